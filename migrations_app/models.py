@@ -12,6 +12,9 @@ from django.db.models import Q
 from backends.models import Pool, Volume
 from migrations_app.states import WORKING, State
 
+#: `method` of a migration that copies port to port; any other value is the driver's name for its own move.
+GENERIC = "generic copy"
+
 
 class VolumeMigration(models.Model):
     """
@@ -44,6 +47,7 @@ class VolumeMigration(models.Model):
     source_object_name = models.CharField(max_length=128)
     destination_pool = models.ForeignKey(Pool, on_delete=models.PROTECT, related_name="migrations_here")
     destination_is_thin = models.BooleanField(default=True)
+    needed_bytes = models.BigIntegerField(help_text="Room that the copy takes at the destination.")
 
     # What was asked, by whom.
     force_host_copy = models.BooleanField(default=False)
@@ -174,6 +178,7 @@ class MigrationSegment(models.Model):
     source_digest = models.CharField(max_length=64)
     destination_digest = models.CharField(max_length=64, blank=True, default="")
     data_bytes = models.BigIntegerField(default=0)
+    zero_bytes = models.BigIntegerField(default=0)
 
     class Meta:
         ordering = ["migration", "index"]

@@ -48,7 +48,8 @@ def run(steps: Sequence[Step], journal: Journal, context: Any, *, max_failures: 
     """
     Work on the saga until it ends, rests, or must be tried later.
 
-    `context.check()` is called before each step and raises `Interrupted` or `CancelRequested`.
+    `context.check(is_cancellable=...)` is called before each step and raises `Interrupted` or, as long as the record
+    has not moved, `CancelRequested`.
 
     Raises:
         Interrupted: Lease lost, slice over, paused.  Nothing was decided.
@@ -59,15 +60,13 @@ def run(steps: Sequence[Step], journal: Journal, context: Any, *, max_failures: 
         if journal.is_done(step):
             continue
         try:
+            context.check(is_cancellable=not _is_past(steps, journal, "final"))
             _do(step, journal, context)
         except Interrupted:
             raise
         except Parked:
             return Outcome(Result.PARKED, step)
         except CancelRequested:
-            if _is_past(steps, journal, "final"):
-                # The wish came too late: the record has moved.
-                continue
             journal.decide_undo("cancelled", None)
             return _undo(steps, journal, context, max_failures)
         except Exception as error:
@@ -82,7 +81,6 @@ def run(steps: Sequence[Step], journal: Journal, context: Any, *, max_failures: 
 
 
 def _do(step: Step, journal: Journal, context: Any) -> None:
-    context.check()
     journal.started(step)
     if step.final:
         with journal.atomic():

@@ -1,0 +1,52 @@
+"""Settings that would break a promise are refused before anything starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import Error, register
+
+
+@register()
+def queue_settings(app_configs: Any, **kwargs: Any) -> list[Error]:
+    """Return an error for each queue setting under which a migration could hang or run twice."""
+    q, problems = settings.Q_CLUSTER, []
+    if q["retry"] <= q["timeout"]:
+        problems.append(
+            Error(
+                f"Q_CLUSTER retry ({q['retry']} s) must be longer than timeout ({q['timeout']} s).",
+                hint="The queue would hand out a task again while it is still running.",
+                id="volmig.E001",
+            )
+        )
+    if q["timeout"] <= settings.VOLMIG_SLICE_SECONDS:
+        problems.append(
+            Error(
+                f"VOLMIG_SLICE_SECONDS ({settings.VOLMIG_SLICE_SECONDS}) must be shorter than Q_CLUSTER timeout "
+                f"({q['timeout']}).",
+                hint="The queue would kill a worker in the middle of a copy.",
+                id="volmig.E002",
+            )
+        )
+    if settings.VOLMIG_LEASE_SECONDS < 6:
+        problems.append(
+            Error(
+                f"VOLMIG_LEASE_SECONDS ({settings.VOLMIG_LEASE_SECONDS}) must be 6 or more.",
+                hint="A short pause of the worker would cost it the migration.",
+                id="volmig.E003",
+            )
+        )
+    if q.get("sync"):
+        problems.append(
+            Error("Q_CLUSTER sync must be off.", hint="The web server would do the copying.", id="volmig.E004")
+        )
+    if settings.DATABASES["default"].get("OPTIONS", {}).get("pool"):
+        problems.append(
+            Error(
+                "The connection pool of psycopg must be off.",
+                hint="Worker processes are forked and would share its connections.",
+                id="volmig.E005",
+            )
+        )
+    return problems

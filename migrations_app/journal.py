@@ -63,9 +63,17 @@ class DatabaseJournal:
     # -- writing ----------------------------------------------------------------------------------------------
 
     def started(self, step: Step) -> None:
+        is_first = not self._has(step, _Kind.STARTED)
+        # A step that goes on keeps the progress of its last attempt; a new one has none yet.
+        fields = {"phase_done_bytes": 0, "phase_total_bytes": None, "speed_bytes_per_second": None}
+        has_progress = is_first and step.state in (State.MOVING, State.COPYING, State.VERIFYING)
         with transaction.atomic():
-            self._set_state(State(step.state), started_at=_keep_first("started_at"))
-            if not self._has(step, _Kind.STARTED):
+            self._set_state(
+                State(step.state),
+                started_at=_keep_first("started_at"),
+                **(fields if has_progress else {}),
+            )
+            if is_first:
                 self._add(step.name, _Kind.STARTED)
 
     def done(self, step: Step, output: Output) -> None:

@@ -339,6 +339,7 @@ def verify(run: Run) -> Output:
         return {"verified": "by the storage", "how": how}
     if run.migration.verify == VolumeMigration.Verify.NONE:
         return {"verified": "no"}
+    run.progress.begin(None)
     first_segment = run.migration.segments.exclude(destination_digest="").count()
     with run.source() as source_driver, run.destination() as destination_driver:
         _check_identity(run, source_driver)

@@ -66,8 +66,8 @@ class ProgressView:
     """
     How far a migration is.  `None` is unknown; numbers are never made up.
 
-    `percent` is of the phase `phase_label`, and 100 only when the volume has moved.  `attempts` counts how often
-    work was begun, 0 before the first time; `is_resumed`: an earlier attempt's copy is being continued.
+    `percent` is of the phase `phase_label`, and 100 only when the volume has moved.  `attempts` counts how
+    often work was begun, 0 before the first time; `is_resumed`: an earlier copy is being continued.
     """
 
     state_text: str

@@ -26,7 +26,7 @@ from migrations_app import dispatch, views_of_rows
 from migrations_app.errors import Busy, NotNow, NoValidPool, UnknownDestination
 from migrations_app.lease import is_dead
 from migrations_app.models import GENERIC, JournalEntry, VolumeMigration
-from migrations_app.scheduler import verdicts
+from migrations_app.scheduler import filters, verdicts
 from migrations_app.scheduler.types import Category, MoveRequest, Reason, Verdict
 from migrations_app.states import CANCELLABLE, WORKING, MigrationStatus, State
 
@@ -148,7 +148,7 @@ def _move_request(volume: Volume, force_host_copy: bool, facts: Any = None) -> M
 
 
 def _filters() -> Sequence[Callable[..., list[Reason]]]:
-    return (*verdicts.DEFAULT_FILTERS, *verdicts.load(settings.VOLMIG_SCHEDULER_FILTERS))
+    return (*filters.DEFAULT_FILTERS, *filters.load(settings.VOLMIG_SCHEDULER_FILTERS))
 
 
 def measured_copy_speed() -> float | None:

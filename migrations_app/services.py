@@ -182,7 +182,7 @@ def _judge(request: MoveRequest, destination: str) -> tuple[Verdict, tuple[Reaso
     name = request.volume.name
     if request.volume.locked_by_migration:
         raise Busy(f"The volume '{name}' is being migrated already.", reasons)
-    if any(r.code == "unknown_destination" for r in reasons):
+    if any(r.code == Code.UNKNOWN_DESTINATION for r in reasons):
         raise UnknownDestination(f"The volume '{name}' was not migrated.", reasons)
     raise NoValidPool(f"The volume '{name}' cannot be migrated to {destination}.", reasons)
 
@@ -275,7 +275,7 @@ def _create(
 
 def _locked_reason(name: str) -> Reason:
     return Reason(
-        "volume_locked",
+        Code.ALREADY_MIGRATING,
         Category.VOLUME,
         f"Another request for '{name}' was accepted first.",
         "Look at the volume's migrations; cancel the running one if it is not what you want.",

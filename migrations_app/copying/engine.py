@@ -55,7 +55,6 @@ class PassResult:
 
     data_bytes: int = 0
     zero_bytes: int = 0
-    segments: list[SegmentResult] = field(default_factory=list)
 
 
 #: Called with the segments that were finished since the last call and, when copying, flushed.
@@ -355,6 +354,5 @@ class _Collector:
             self._writer.port.flush()
         if self._unsaved:
             self._checkpoint(self._unsaved)
-            self.result.segments.extend(self._unsaved)
             self._unsaved = []
         self._saved_at = time.monotonic()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from migrations_app.scheduler.types import MoveRequest, PoolView
 
 #: Native moves that write no data: the blocks stay where they are.
-MOVES_WITHOUT_ROOM = frozenset({"rename", "reflink", "hard link", "hardlink"})
+MOVES_WITHOUT_ROOM = frozenset({"rename", "reflink"})
 
 PROVISIONING_TYPE = "provisioning:type"
 _THICK = "thick"

@@ -114,7 +114,10 @@ def _provisioned(pool: PoolView, need: Need) -> list[Reason]:
     needed_text, room_text = differing_texts(need.provisioned_bytes, max(0, room))
     text = f"Pool {pool.address} may promise {room_text} more and the volume's size is {needed_text}: "
     text += f"{bytes_text(provisioned)} are promised of {bytes_text(provisioned + room)}"
-    ways = [f"Delete volumes of {at_least_text(need.provisioned_bytes - room)} there"]
+    if need.provisioned_bytes > provisioned + room:
+        ways = [f"Choose a pool that may promise {at_least_text(need.provisioned_bytes)}"]
+    else:
+        ways = [f"Delete volumes of {at_least_text(need.provisioned_bytes - room)} there"]
     usable = (pool.total_bytes or 0) - capacity.reserved_bytes(pool)
     if need.is_thin:
         text += f" ({bytes_text(usable)} oversubscribed {pool.max_over_subscription_ratio:g} times)"

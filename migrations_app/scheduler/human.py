@@ -87,4 +87,4 @@ def without_period(text: str) -> str:
     """
     Return *text* so that it can go on: drivers and people end their sentences now with a period, now without.
     """
-    return text.strip().rstrip(".")
+    return " ".join(text.split()).rstrip(".")

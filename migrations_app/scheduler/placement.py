@@ -32,7 +32,7 @@ def is_enabled(request: MoveRequest, pool: PoolView) -> list[Reason]:
     if pool.is_enabled:
         return []
     why = without_period(pool.disabled_reason) or "no reason was given"
-    text = f"Pool {pool.address} is disabled: {why}."
+    text = f"Backend {pool.address.without_pool} is disabled: {why}."
     remedy = f"Enable {pool.address.without_pool}, or choose another pool."
     return [Reason(Code.POOL_DISABLED, Category.DESTINATION, text, remedy)]
 

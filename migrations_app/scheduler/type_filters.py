@@ -10,14 +10,16 @@ from migrations_app.scheduler import capacity, extra_specs
 from migrations_app.scheduler.capabilities import pool_capabilities, pool_stats, volume_values
 from migrations_app.scheduler.codes import Code
 from migrations_app.scheduler.expressions import ExpressionError, evaluate
-from migrations_app.scheduler.human import list_text
+from migrations_app.scheduler.human import list_text, without_period
 from migrations_app.scheduler.types import Category, MoveRequest, PoolView, Reason
+
+#: How alike two names must be to suggest one for the other; difflib's own limit takes `tier` for `driver`.
+_SIMILAR = 0.8
 
 
 def has_capabilities(request: MoveRequest, pool: PoolView) -> list[Reason]:
     """
-    The pool must report what the extra specs of the volume's type ask for: one reason for each that is not
-    met.
+    The pool must report what the extra specs of the volume's type ask for; each that it misses is told.
 
     Source: cinder `scheduler/filters/capabilities_filter.py`.
     """
@@ -40,10 +42,13 @@ def _missing(
 ) -> Reason:
     text = f"{_type(request)} asks for {key} '{requirement}', pool {pool.address} reports no {key}."
     name = key.removeprefix("capabilities:")
-    similar = difflib.get_close_matches(name, reported, n=1)
-    meant = f"If {similar[0]} was meant, correct the type; otherwise r" if similar else "R"
+    similar = difflib.get_close_matches(name, reported, n=1, cutoff=_SIMILAR)
+    meant = f"If {similar[0]} was meant, correct the type; otherwise a" if similar else "A"
     own = list_text(sorted(pool.capabilities), shown=6) or "none of its own"
-    remedy = f"{meant}eport it from the backend's driver, or choose a pool that has it (reported: {own})."
+    remedy = (
+        f"{meant}dd it to the capabilities of {pool.address.without_pool} (now: {own}), or choose another "
+        "pool."
+    )
     return Reason(Code.MISSING_CAPABILITY, Category.TYPE, text, remedy)
 
 
@@ -83,8 +88,7 @@ def has_provisioning(request: MoveRequest, pool: PoolView) -> list[Reason]:
 
 def passes_filter_function(request: MoveRequest, pool: PoolView) -> list[Reason]:
     """
-    The backend's own expression must be true; one that cannot be evaluated refuses, as in Cinder, but says
-    why.
+    The backend's own expression must be true; one that cannot be evaluated refuses, and says why.
 
     Source: cinder `scheduler/filters/driver_filter.py`.
     """
@@ -94,13 +98,17 @@ def passes_filter_function(request: MoveRequest, pool: PoolView) -> list[Reason]
     try:
         result = evaluate(pool.filter_function, variables(request, pool))
     except ExpressionError as err:
-        text = f"The filter_function of {backend} cannot be evaluated: '{pool.filter_function}': {err}."
+        text = (
+            f"The filter_function of {backend} cannot be evaluated: "
+            f"'{without_period(pool.filter_function)}': {err}."
+        )
         remedy = f"Correct the filter_function of {backend}."
         return [Reason(Code.FILTER_FUNCTION_ERROR, Category.DESTINATION, text, remedy)]
     if result:
         return []
     text = (
-        f"The filter_function of {backend} refuses the volume: '{pool.filter_function}' is {result} for "
+        f"The filter_function of {backend} refuses the volume: '{without_period(pool.filter_function)}' is "
+        f"{result} for "
         f"{pool.address}."
     )
     remedy = f"Choose another pool, or change the filter_function of {backend}."

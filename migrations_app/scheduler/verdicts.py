@@ -15,7 +15,7 @@ from backends.drivers.types import PoolAddress
 from migrations_app.scheduler import capacity
 from migrations_app.scheduler.codes import Code
 from migrations_app.scheduler.expressions import ExpressionError
-from migrations_app.scheduler.filters import DEFAULT_FILTERS, Filter
+from migrations_app.scheduler.filters import DEFAULT_FILTERS, Filter, load
 from migrations_app.scheduler.human import bytes_text, list_text, without_period
 from migrations_app.scheduler.placement import is_elsewhere
 from migrations_app.scheduler.types import (
@@ -39,7 +39,7 @@ from migrations_app.scheduler.weighers import (
     score_parts,
 )
 
-__all__ = ["check_volume", "choose", "judge", "rank"]
+__all__ = ["DEFAULT_FILTERS", "DEFAULT_WEIGHERS", "check_volume", "choose", "judge", "load", "rank"]
 
 HOST_COPY_WAS_ASKED_FOR = "the generic copy was asked for"
 NATIVE_MOVE_SECONDS = 1.0
@@ -70,8 +70,7 @@ def rank(
     """
     Return the verdict on every pool: those that fit by score, best first, then those that do not.
 
-    Equal scores stand by address, refused pools by how little is against them, so the order never changes by
-    itself.
+    Equal scores stand by address, refused pools by how little is against them: nothing is left to chance.
 
     Raises:
         ValueError: *multipliers* names no weigher or holds what is no finite number.
@@ -100,8 +99,7 @@ def choose(
     multipliers: Mapping[str, float] | None = None,
 ) -> Choice:
     """
-    Return the pool that *address_text* means: `HOST@BACKEND#POOL` that one, `HOST@BACKEND` the best of its
-    pools.
+    Return the pool that *address_text* means: `HOST@BACKEND#POOL` that one, `HOST@BACKEND` its best.
 
     Raises:
         ValueError: As `rank`.
@@ -109,11 +107,11 @@ def choose(
     known = list(pools)
     try:
         wanted = PoolAddress.parse(address_text)
-    except ValueError as err:
-        return Choice(None, (_unknown(address_text, known, str(err)),))
+    except ValueError:
+        return Choice(None, (_unknown(address_text, known, is_address=False),))
     meant = [pool for pool in known if wanted in (pool.address, pool.address.without_pool)]
     if not meant:
-        return Choice(None, (_unknown(address_text, known),))
+        return Choice(None, (_unknown(address_text, known, is_address=True),))
     verdicts = rank(
         request,
         meant,
@@ -124,7 +122,7 @@ def choose(
     )
     if verdicts[0].fits:
         return Choice(verdicts[0], (), tuple(verdicts))
-    # Pools of one backend share causes (it is disabled, it is down): each is told once.
+    # Pools of one backend share causes (it is disabled, its expression is broken): each is told once.
     reasons = dict.fromkeys(reason for verdict in verdicts for reason in verdict.reasons)
     return Choice(None, tuple(reasons), tuple(verdicts))
 
@@ -254,7 +252,10 @@ def _goodness_warnings(request: MoveRequest, pool: PoolView) -> list[Reason]:
         checked_goodness(request, pool)
     except ExpressionError as err:
         backend = pool.address.without_pool
-        text = f"The goodness_function of {backend} counts as 0: '{pool.goodness_function}': {err}."
+        text = (
+            f"The goodness_function of {backend} counts as 0: '{without_period(pool.goodness_function)}': "
+            f"{err}."
+        )
         remedy = f"Correct the goodness_function of {backend}."
         return [Reason(Code.GOODNESS_FUNCTION_ERROR, Category.DESTINATION, text, remedy)]
     return []
@@ -304,26 +305,28 @@ def _with_score(verdict: Verdict, parts: tuple[ScorePart, ...], warnings: Sequen
 # -- addresses -----------------------------------------------------------------------------------------------
 
 
-def _unknown(address_text: str, pools: Sequence[PoolView], why: str = "") -> Reason:
+def _unknown(address_text: str, pools: Sequence[PoolView], *, is_address: bool) -> Reason:
     """Return the reason for an address that means no pool, with what may have been meant."""
+    written = without_period(address_text)
+    text = f"There is no destination '{written}'." if written else "No destination was given."
+    parts = []
     backends = sorted({str(pool.address.without_pool) for pool in pools})
     addresses = sorted(str(pool.address) for pool in pools)
-    text = (
-        f"There is no destination '{address_text}'." if address_text.strip() else "No destination was given."
-    )
-    if not addresses:
-        remedy = "There is none yet: register one with `manage.py add_backend`."
+    if similar := _similar(written, backends + addresses):
+        parts.append(f"Did you mean {similar}?")
+    elif not is_address:
+        parts.append("Write HOST@BACKEND or HOST@BACKEND#POOL.")
+    if addresses:
+        # The pools of the backend that was written first: who misspells a pool needs to see those.
+        addresses.sort(key=lambda address: not address.startswith(written.partition("#")[0] + "#"))
+        parts.append(f"There are: {list_text(addresses, shown=_KNOWN_SHOWN)}.")
     else:
-        similar = _similar(address_text, addresses if "#" in address_text else backends + addresses)
-        meant = f"Did you mean {similar}? " if similar else ""
-        remedy = f"{meant}{without_period(why)}. " if why and not similar else meant
-        remedy += f"There are: {list_text(addresses, shown=_KNOWN_SHOWN)}."
-    return Reason(Code.UNKNOWN_DESTINATION, Category.DESTINATION, text, remedy)
+        parts.append("There is none yet: register one with `manage.py add_backend`.")
+    return Reason(Code.UNKNOWN_DESTINATION, Category.DESTINATION, text, " ".join(parts))
 
 
 def _similar(text: str, known: Sequence[str]) -> str:
-    # Without regard to case: "SSD" for "ssd" is one of the commonest slips, and to difflib a wholly different
-    # word.
+    # Without regard to case: "SSD" for "ssd" is a common slip, and to difflib a wholly different word.
     by_lower_case = {name.lower(): name for name in reversed(known)}
     found = difflib.get_close_matches(text.strip().lower(), list(by_lower_case), n=1)
     return by_lower_case[found[0]] if found else ""

@@ -92,6 +92,7 @@ def test_texts_are_left_alone(text):
         ("stats.name.deeper > 4", "there is no 'stats.name.deeper'"),
         ("stats.name > 4", "cannot compare 'main' with 4"),
         ("stats.name * 1000000", "needs numbers"),
+        ("1000000 * stats.name", "needs numbers"),
         ("1 / 0", "divides by zero"),
         ("9 ^ 9 ^ 9", "too large"),
         ("(-8) ^ 0.5", "not a number"),

@@ -42,7 +42,7 @@ def is_capability(key: str) -> bool:
 
 
 def look_up(capabilities: Mapping[str, Any], key: str) -> Any:
-    """Return the capability that *key* names (`capabilities:a:b` goes inwards), `MISSING` if there is none."""
+    """Return the capability that *key* names (`capabilities:a:b` goes inwards), or `MISSING`."""
     found: Any = capabilities
     path = key.split(":")
     for part in path[1:] if len(path) > 1 and path[0] == _SCOPE else path:

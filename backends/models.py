@@ -51,7 +51,9 @@ class Backend(models.Model):
         blank=True, default="", help_text="0 to 100, such as: 100 * capabilities.free_capacity_gb / 500"
     )
     extra_capabilities = models.JSONField(
-        default=dict, blank=True, help_text='Capabilities that volume types can ask for, such as {"tier": "gold"}.'
+        default=dict,
+        blank=True,
+        help_text='Capabilities that volume types can ask for, such as {"tier": "gold"}.',
     )
     reported_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_error = models.TextField(blank=True, default="", editable=False)

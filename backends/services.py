@@ -28,7 +28,6 @@ from backends.drivers.options import build_options, describe_options
 from backends.drivers.registry import driver_class
 from backends.drivers.types import PoolAddress, PoolStats
 from backends.models import Attachment, Backend, Pool, Volume, VolumeType, split_options
-
 from migrations_app.scheduler.types import StorageFacts
 
 logger = logging.getLogger(__name__)
@@ -69,9 +68,7 @@ def make_driver(backend: Backend) -> Driver:
             backend=backend.address,
             host=backend.host,
             options=build_options(cls.options_class, values),
-            known_storage_ids={
-                p.name: p.storage_id for p in backend.pools.all() if p.storage_id
-            },
+            known_storage_ids={p.name: p.storage_id for p in backend.pools.all() if p.storage_id},
         )
     )
 
@@ -320,7 +317,9 @@ def create_volume(
     try:
         volume.full_clean(exclude=["pool", "volume_type"])
     except ValidationError as error:
-        raise InventoryRefused("; ".join(f"{k}: {' '.join(v)}" for k, v in error.message_dict.items())) from None
+        raise InventoryRefused(
+            "; ".join(f"{k}: {' '.join(v)}" for k, v in error.message_dict.items())
+        ) from None
     volume.save()
     is_thin = (volume_type.extra_specs if volume_type else {}).get("provisioning:type") != "thick"
     try:

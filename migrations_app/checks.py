@@ -39,7 +39,9 @@ def queue_settings(app_configs: Any, **kwargs: Any) -> list[Error]:
         )
     if q.get("sync"):
         problems.append(
-            Error("Q_CLUSTER sync must be off.", hint="The web server would do the copying.", id="volmig.E004")
+            Error(
+                "Q_CLUSTER sync must be off.", hint="The web server would do the copying.", id="volmig.E004"
+            )
         )
     if settings.DATABASES["default"].get("OPTIONS", {}).get("pool"):
         problems.append(

@@ -14,6 +14,7 @@ from django.db import transaction
 from django_q.tasks import async_task
 
 ADVANCE = "migrations_app.tasks.advance"
+REFRESH = "migrations_app.tasks.refresh"
 
 
 def ring(migration_id: uuid.UUID, host: str) -> None:
@@ -23,5 +24,12 @@ def ring(migration_id: uuid.UUID, host: str) -> None:
     Safe to repeat: yes.
     """
     transaction.on_commit(
-        lambda: async_task(ADVANCE, str(migration_id), cluster=host, task_name=f"migrate {migration_id}"[:100])
+        lambda: async_task(
+            ADVANCE, str(migration_id), cluster=host, task_name=f"migrate {migration_id}"[:100]
+        )
     )
+
+
+def ring_refresh(host: str) -> None:
+    """Let a worker of *host* refresh its backends' statistics now.  Safe to repeat: yes."""
+    transaction.on_commit(lambda: async_task(REFRESH, cluster=host))

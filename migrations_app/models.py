@@ -53,7 +53,9 @@ class VolumeMigration(models.Model):
     force_host_copy = models.BooleanField(default=False)
     delete_source = models.BooleanField(default=False)
     verify = models.CharField(max_length=8, choices=Verify.choices, default=Verify.FULL)
-    bandwidth_bytes_per_second = models.BigIntegerField(null=True, blank=True, validators=[MinValueValidator(1)])
+    bandwidth_bytes_per_second = models.BigIntegerField(
+        null=True, blank=True, validators=[MinValueValidator(1)]
+    )
     requested_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
     )
@@ -64,7 +66,9 @@ class VolumeMigration(models.Model):
     # Where it stands.
     state = models.CharField(max_length=24, choices=[(s.value, s.value) for s in State], default=State.QUEUED)
     locks_volume = models.BooleanField(default=True)
-    method = models.CharField(max_length=64, blank=True, default="", help_text="reflink, rename, generic copy ...")
+    method = models.CharField(
+        max_length=64, blank=True, default="", help_text="reflink, rename, generic copy ..."
+    )
     error_code = models.CharField(max_length=64, blank=True, default="")
     error_text = models.TextField(blank=True, default="")
     data_location = models.TextField(blank=True, default="", help_text="Where the data is, in a sentence.")
@@ -182,9 +186,30 @@ class MigrationSegment(models.Model):
 
     class Meta:
         ordering = ["migration", "index"]
-        constraints = [
-            models.UniqueConstraint(fields=["migration", "index"], name="one_digest_per_segment")
-        ]
+        constraints = [models.UniqueConstraint(fields=["migration", "index"], name="one_digest_per_segment")]
 
     def __str__(self) -> str:
         return f"segment {self.index}"
+
+
+class WorkerHost(models.Model):
+    """A host whose worker is running: written by its supervisor every few seconds, and believed only while fresh."""
+
+    host = models.CharField(max_length=128, unique=True)
+    started_at = models.DateTimeField()
+    heartbeat_at = models.DateTimeField()
+    pid = models.PositiveIntegerField()
+    slots = models.PositiveIntegerField(help_text="Migrations that it works on at the same time.")
+    restarts = models.PositiveIntegerField(
+        default=0, help_text="How often its cluster had to be started again."
+    )
+    note = models.TextField(
+        blank=True, default="", help_text="What the supervisor did last, when it did something."
+    )
+    is_draining = models.BooleanField(default=False)
+
+    class Meta:
+        ordering = ["host"]
+
+    def __str__(self) -> str:
+        return self.host

@@ -8,7 +8,7 @@ Plain values for the API, the admin and the commands, so that all three show the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from migrations_app.copying.progress import remaining_seconds
 from migrations_app.models import JournalEntry, VolumeMigration
 from migrations_app.saga.step import Step
 from migrations_app.scheduler.human import bytes_text
-from migrations_app.states import WORKING, State
+from migrations_app.states import WORKING, State, migration_status
 from migrations_app.steps import STEPS
 
 _Kind = JournalEntry.Kind
@@ -257,3 +257,55 @@ def _attempts(migration: VolumeMigration, entries: Sequence[JournalEntry]) -> in
     was_final = any(e.kind == _Kind.UNDO_DECIDED and e.output.get("why") == "failed" for e in entries)
     was_final = was_final or migration.state == State.NEEDS_OPERATOR
     return 1 + breaks - (1 if was_final and breaks else 0)
+
+
+# -- as values for JSON --------------------------------------------------------------------------------------
+
+
+def summary(migration: VolumeMigration) -> dict[str, Any]:
+    """
+    Return everything that a program is told of *migration*: one shape for the API and for `--json`.
+
+    Both pools and their backends should be loaded.
+    """
+    return {
+        "id": migration.pk,
+        "volume": migration.volume_id,
+        "volume_name": migration.volume_name,
+        "size_bytes": migration.size_bytes,
+        "source": str(migration.source_pool),
+        "source_object_name": migration.source_object_name,
+        "destination": str(migration.destination_pool),
+        "destination_object_name": migration.destination_object_name,
+        "state": str(migration.state),
+        "migration_status": migration_status(State(migration.state)),
+        "method": migration.method,
+        "progress": asdict(progress(migration)),
+        "steps": [asdict(step) for step in steps(migration)],
+        "error": _error(migration),
+        "data_location": migration.data_location,
+        "source_state": str(migration.source_state),
+        "purge_after": migration.purge_after,
+        "verify": str(migration.verify),
+        "source_digest": migration.source_digest,
+        "destination_digest": migration.destination_digest,
+        "data_bytes": migration.data_bytes,
+        "zero_bytes": migration.zero_bytes,
+        "hole_bytes": migration.hole_bytes,
+        "force_host_copy": migration.force_host_copy,
+        "delete_source": migration.delete_source,
+        "bandwidth_bytes_per_second": migration.bandwidth_bytes_per_second,
+        "requested_by": migration.requested_by_name,
+        "requested_via": str(migration.requested_via),
+        "cancel_requested_at": migration.cancel_requested_at,
+        "retry_at": migration.retry_at,
+        "created_at": migration.created_at,
+        "started_at": migration.started_at,
+        "finished_at": migration.finished_at,
+    }
+
+
+def _error(migration: VolumeMigration) -> dict[str, str] | None:
+    if not migration.error_code:
+        return None
+    return {"code": migration.error_code, "text": migration.error_text}

@@ -19,6 +19,7 @@ from django.contrib.admin.models import CHANGE, LogEntry
 from django.db import IntegrityError, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from backends import services as inventory
 from backends.models import Pool, Volume
@@ -27,6 +28,7 @@ from migrations_app.errors import Busy, NotNow, NoValidPool, UnknownDestination
 from migrations_app.lease import is_dead
 from migrations_app.models import GENERIC, JournalEntry, VolumeMigration
 from migrations_app.scheduler import filters, verdicts
+from migrations_app.scheduler.codes import Code
 from migrations_app.scheduler.types import Category, MoveRequest, Reason, Verdict
 from migrations_app.states import CANCELLABLE, WORKING, MigrationStatus, State
 
@@ -117,7 +119,9 @@ def destinations(volume: Volume, *, force_host_copy: bool = False) -> Destinatio
     volume = _load(volume.pk)
     request = _move_request(volume, force_host_copy)
     reasons, warnings = verdicts.check_volume(request)
-    ranked = verdicts.rank(request, views_of_rows.pool_views(), plan_move=views_of_rows.plan_move, filters=_filters())
+    ranked = verdicts.rank(
+        request, views_of_rows.pool_views(), plan_move=views_of_rows.plan_move, filters=_filters()
+    )
     return Destinations(volume, request, tuple(reasons), tuple(warnings), tuple(ranked))
 
 
@@ -317,30 +321,63 @@ def cancel_migration(migration: VolumeMigration, actor: Actor) -> VolumeMigratio
 
 def resume_migrations(host: str | None = None, *, now: bool = False) -> list[VolumeMigration]:
     """
-    Ring for every migration that has something to do and that nobody works on; return them.
+    Ring for migrations that have something to do and that nobody works on; return them.
 
-    Called every minute by a schedule, each second by the worker's supervisor, and by hand.  Any number may run.
+    Called every minute by a schedule, each second by the worker's supervisor, and by hand.  Any number may run.  Of
+    those that wait only as many are rung for as the host has free slots, oldest first: bells for the others would
+    pile up in the queue.
 
     Args:
         host: Only those whose next step is this host's.
-        now: Ring even when the last bell is fresh or a retry is not yet due.
+        now: Ring for all of them, also when the last bell is fresh or a retry is not yet due.
     """
-    idle = Q(lease_expires_at=None) | Q(lease_expires_at__lt=Now())
-    rows = VolumeMigration.objects.filter(state__in=WORKING).select_related("source_pool__backend")
-    if host is not None:
-        rows = rows.filter(source_pool__backend__host=host)
-    due = Q(retry_at=None) | Q(retry_at__lte=Now())
-    fresh = Q(rung_at__gt=Now() - timedelta(seconds=_RING_AGAIN_SECONDS))
-    waiting = list(rows.filter(idle) if now else rows.filter(idle & due).exclude(fresh))
-    # A lease whose owner is known to be dead need not run out.
-    held = rows.exclude(idle) if now else rows.exclude(idle).exclude(fresh)
-    waiting += [m for m in held if m.owner and is_dead(m.owner)]
-    for migration in waiting:
+    rung = []
+    for migration in _to_ring(host, now=now):
         with transaction.atomic():
             fields: dict[str, Any] = {"rung_at": Now(), **({"retry_at": None} if now else {})}
             VolumeMigration.objects.filter(pk=migration.pk).update(**fields)
             dispatch.ring(migration.pk, migration.host)
-    return waiting
+            rung.append(migration)
+    return rung
+
+
+def waiting_and_running(host: str) -> tuple[list[uuid.UUID], int]:
+    """Return which migrations wait for a worker of *host*, and how many are worked on."""
+    held = VolumeMigration.objects.filter(
+        state__in=WORKING, source_pool__backend__host=host, lease_expires_at__gt=Now()
+    ).values_list("owner", flat=True)
+    running = sum(not is_dead(owner) for owner in held)
+    return [m.pk for m in _waiting(host)], running
+
+
+def _waiting(host: str | None) -> list[VolumeMigration]:
+    """Return what has something to do now and is worked on by nobody, oldest first."""
+    rows = (
+        VolumeMigration.objects.filter(state__in=WORKING)
+        .filter(Q(retry_at=None) | Q(retry_at__lte=Now()))
+        .select_related("source_pool__backend")
+        .order_by("created_at")
+    )
+    if host is not None:
+        rows = rows.filter(source_pool__backend__host=host)
+    idle = list(rows.filter(Q(lease_expires_at=None) | Q(lease_expires_at__lt=Now())))
+    # A lease whose owner is known to be dead need not run out.
+    return idle + [m for m in rows.filter(lease_expires_at__gte=Now()) if is_dead(m.owner)]
+
+
+def _to_ring(host: str | None, *, now: bool) -> list[VolumeMigration]:
+    if now:
+        VolumeMigration.objects.filter(state__in=WORKING, lease_expires_at=None).update(retry_at=None)
+        return _waiting(host)
+    chosen: list[VolumeMigration] = []
+    by_host: dict[str, list[VolumeMigration]] = {}
+    for migration in _waiting(host):
+        by_host.setdefault(migration.host, []).append(migration)
+    stale = timezone.now() - timedelta(seconds=_RING_AGAIN_SECONDS)
+    for name, migrations in by_host.items():
+        free = max(0, settings.Q_CLUSTER["workers"] - waiting_and_running(name)[1])
+        chosen += [m for m in migrations[:free] if m.rung_at is None or m.rung_at < stale]
+    return chosen
 
 
 def purge_expired_sources(host: str | None = None) -> list[VolumeMigration]:
@@ -387,6 +424,9 @@ def _note(migration: VolumeMigration, actor: Actor, kind: JournalEntry.Kind, tex
     JournalEntry.objects.create(migration=migration, kind=kind, text=text, actor=actor.name)
     if actor.user is not None and migration.volume_id:
         LogEntry.objects.log_actions(
-            actor.user.pk, [migration.volume], CHANGE, change_message=f"{text} ({actor.via})", single_object=True
+            actor.user.pk,
+            [migration.volume],
+            CHANGE,
+            change_message=f"{text} ({actor.via})",
+            single_object=True,
         )
-

@@ -33,6 +33,7 @@ from migrations_app.copying import engine
 from migrations_app.copying.digests import SEGMENT_BYTES, segment_count, volume_digest
 from migrations_app.copying.progress import Progress
 from migrations_app.copying.throttle import Throttle
+from migrations_app.draining import is_draining
 from migrations_app.journal import DatabaseJournal
 from migrations_app.lease import Lease, Wishes
 from migrations_app.models import GENERIC, MigrationSegment, VolumeMigration
@@ -85,11 +86,20 @@ class Run:
 
     def check(self, *, is_cancellable: bool = True) -> None:
         """Raise when the work must stop here: lease lost, cancelled, slice over."""
+        if self.must_stop(is_cancellable=is_cancellable):
+            raise SliceOver
+
+    def must_stop(self, *, is_cancellable: bool = True) -> bool:
+        """
+        Tell whether to stop at the next checkpoint: the slice is over, or the worker is to end.
+
+        Raises:
+            LeaseLost, CancelRequested: Stop at once.
+        """
         self.lease.fence()
         if self.wishes.cancel and is_cancellable:
             raise CancelRequested
-        if time.monotonic() > self.slice_ends_at:
-            raise SliceOver
+        return time.monotonic() > self.slice_ends_at or is_draining()
 
     def on_wishes(self, wishes: Wishes) -> None:
         self.wishes = wishes
@@ -109,7 +119,7 @@ class Run:
 
     def guards(self) -> engine.Guards:
         return engine.Guards(
-            check=self.check,
+            check=self.must_stop,
             fence=self.lease.fence,
             throttle=self.throttle,
             progress=self.progress,
@@ -230,9 +240,7 @@ def create_destination(run: Run) -> Output:
 
 def delete_destination(run: Run) -> None:
     """Delete what the migration made at the destination; never what a record points at."""
-    if Volume.objects.filter(
-        pool=run.migration.destination_pool, object_name=run.destination_name
-    ).exists():
+    if Volume.objects.filter(pool=run.migration.destination_pool, object_name=run.destination_name).exists():
         raise Permanent(
             f"'{run.destination_name}' is not deleted: a volume's record points at it.",
             remedy="Nothing was lost; look at the volume's page.",
@@ -265,7 +273,7 @@ def copy(run: Run) -> Output:
             to_do = engine.data_bytes(source, offset)
             done = run.migration.segments.aggregate(total=Sum("data_bytes"))["total"] or 0
             run.progress.begin(done + to_do, done)
-            engine.copy(
+            result = engine.copy(
                 source,
                 destination,
                 first_segment=first_segment,
@@ -274,6 +282,8 @@ def copy(run: Run) -> Output:
                 guards=run.guards(),
                 checkpoint=lambda segments: _save_segments(run, segments),
             )
+    if not result.is_complete:
+        raise SliceOver
     return _copy_summary(run)
 
 
@@ -325,7 +335,13 @@ def _copy_summary(run: Run) -> Output:
         run.migration.segments.order_by("index").values_list("source_digest", flat=True).iterator()
     )
     hole = run.migration.size_bytes - data
-    run.lease.write(data_bytes=data - zero, zero_bytes=zero, hole_bytes=hole, source_digest=digest)
+    run.lease.write(
+        data_bytes=data - zero,
+        zero_bytes=zero,
+        hole_bytes=hole,
+        source_digest=digest,
+        **run.progress_fields(),
+    )
     return {"data_bytes": data - zero, "zero_bytes": zero, "hole_bytes": hole, "source_digest": digest}
 
 
@@ -352,12 +368,14 @@ def verify(run: Run) -> Output:
             to_do = engine.data_bytes(port, offset)
             done = engine.data_bytes(port) - to_do if offset else 0
             run.progress.begin(done + to_do, done)
-            engine.read_back(
+            result = engine.read_back(
                 port,
                 first_segment=first_segment,
                 guards=run.guards(),
                 checkpoint=lambda segments: _compare_segments(run, segments),
             )
+    if not result.is_complete:
+        raise SliceOver
     if run.migration.segments.exclude(destination_digest="").count() != segment_count(
         run.migration.size_bytes
     ):
@@ -365,7 +383,7 @@ def verify(run: Run) -> Output:
     digest = volume_digest(
         run.migration.segments.order_by("index").values_list("destination_digest", flat=True).iterator()
     )
-    run.lease.write(destination_digest=digest)
+    run.lease.write(destination_digest=digest, **run.progress_fields())
     return {"verified": "yes", "destination_digest": digest}
 
 
@@ -457,7 +475,9 @@ def _check_gone(run: Run, driver: Driver) -> None:
     except NotFound:
         return
     raise Transient(
-        f"'{run.source_name}' is still there after it was deleted.", operation="delete", volume=run.source_name
+        f"'{run.source_name}' is still there after it was deleted.",
+        operation="delete",
+        volume=run.source_name,
     )
 
 

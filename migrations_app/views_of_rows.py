@@ -116,9 +116,7 @@ def reservations() -> defaultdict[int, Reserved]:
 
 
 def _is_in_report(row: VolumeMigration, pool: Pool) -> bool:
-    return bool(
-        row.destination_made_at and pool.reported_at and row.destination_made_at < pool.reported_at
-    )
+    return bool(row.destination_made_at and pool.reported_at and row.destination_made_at < pool.reported_at)
 
 
 def _written_before_report(row: VolumeMigration, pool: Pool) -> int:

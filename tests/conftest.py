@@ -63,7 +63,12 @@ def make_volume(db: None) -> Callable[..., Volume]:
     """Return a function that makes a volume with scattered data on a backend's only pool."""
 
     def make(
-        backend: Backend, name: str = "vol-1", size_bytes: int = 20 * MIB, *, filled: bool = True, **fields: object
+        backend: Backend,
+        name: str = "vol-1",
+        size_bytes: int = 20 * MIB,
+        *,
+        filled: bool = True,
+        **fields: object,
     ) -> Volume:
         volume = inventory.create_volume(name, size_bytes, backend.pools.get(), **fields)
         if filled:

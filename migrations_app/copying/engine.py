@@ -51,10 +51,11 @@ class SegmentResult:
 
 @dataclass(slots=True)
 class PassResult:
-    """What one pass did (after a resume: this run of it alone)."""
+    """What one pass did (after a resume: this run of it alone).  `is_complete`: it reached the end."""
 
     data_bytes: int = 0
     zero_bytes: int = 0
+    is_complete: bool = True
 
 
 #: Called with the segments that were finished since the last call and, when copying, flushed.
@@ -66,11 +67,11 @@ class Guards:
     """
     How the engine asks its surroundings.
 
-    `check` is called between blocks and raises to stop the pass.  `fence` is called right before each write, from
-    the writing thread, and raises when the right to write is gone.
+    `check` is called between blocks: it raises to give the pass up, and returns true to stop it at a checkpoint.
+    `fence` is called right before each write, from the writing thread, and raises when the right to write is gone.
     """
 
-    check: Callable[[], None] = lambda: None
+    check: Callable[[], bool] = lambda: False
     fence: Callable[[], None] = lambda: None
     throttle: Throttle = field(default_factory=Throttle)
     progress: Progress = field(default_factory=Progress)
@@ -102,7 +103,7 @@ def copy(
     written there reads as zeros; when false, holes and zeros are written as zeros.
 
     Raises:
-        Whatever `guards` and the ports raise.  No write is under way any more when it is raised.
+        Whatever `guards` and the ports raise.  No write is under way any more when it is raised, or returned.
 
     Safe to repeat: yes, from any segment up to the last checkpoint.
     """
@@ -110,9 +111,7 @@ def copy(
     return _run_pass(source, first_segment, guards, checkpoint, writer)
 
 
-def read_back(
-    port: Port, *, first_segment: int, guards: Guards, checkpoint: Checkpoint
-) -> PassResult:
+def read_back(port: Port, *, first_segment: int, guards: Guards, checkpoint: Checkpoint) -> PassResult:
     """Read everything from *first_segment* on and return its digests.  Holes are known to be zeros."""
     return _run_pass(port, first_segment, guards, checkpoint, None)
 
@@ -182,20 +181,9 @@ def _run_pass(
     with ThreadPoolExecutor(THREADS, thread_name_prefix="copy") as pool:
         try:
             for item in _segments(source, first_segment):
-                if isinstance(item, _EmptySegment):
-                    if writer is not None:
-                        guards.check()
-                        writer.zero(item.offset, item.length)
-                    collector.add_empty(item)
-                    continue
-                for block in item.blocks:
-                    guards.check()
-                    wanted = sum(run.length for run in block.runs)
-                    guards.throttle.take(wanted, guards.check)
-                    while collector.in_flight >= 2 * THREADS:
-                        collector.collect_one()
-                    collector.add(item.index, block, pool.submit(work, block))
-                collector.end_segment(item)
+                if not _submit(item, guards, collector, writer, lambda block: pool.submit(work, block)):
+                    collector.result.is_complete = False
+                    break
             collector.finish()
         except BaseException:
             # The pool waits for what is running when the block is left; what waits in the queue does nothing.
@@ -204,9 +192,33 @@ def _run_pass(
     return collector.result
 
 
-def _process_block(
-    block: _Block, source: Port, writer: _Writer | None, buffers: _Buffers
-) -> _BlockResult:
+def _submit(
+    item: _Segment | _EmptySegment,
+    guards: Guards,
+    collector: _Collector,
+    writer: _Writer | None,
+    start: Callable[[_Block], Future[_BlockResult]],
+) -> bool:
+    """Hand one segment to the threads; false when the pass is to stop here."""
+    if isinstance(item, _EmptySegment):
+        if guards.check():
+            return False
+        if writer is not None:
+            writer.zero(item.offset, item.length)
+        collector.add_empty(item)
+        return True
+    for block in item.blocks:
+        wanted = sum(run.length for run in block.runs)
+        if guards.check() or not guards.throttle.take(wanted, guards.check):
+            return False
+        while collector.in_flight >= 2 * THREADS:
+            collector.collect_one()
+        collector.add(block, start(block))
+    collector.end_segment(item)
+    return True
+
+
+def _process_block(block: _Block, source: Port, writer: _Writer | None, buffers: _Buffers) -> _BlockResult:
     view = buffers.view[: block.length]
     data = sum(run.length for run in block.runs)
     if data < block.length:
@@ -295,7 +307,7 @@ class _Collector:
         self._saved_at = time.monotonic()
         self.in_flight = 0
 
-    def add(self, index: int, block: _Block, future: Future[_BlockResult]) -> None:
+    def add(self, block: _Block, future: Future[_BlockResult]) -> None:
         self._waiting.append((block, future))
         self.in_flight += 1
 

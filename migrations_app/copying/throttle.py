@@ -40,16 +40,17 @@ class Throttle:
                 self._tokens = min(self._tokens, 0.0) if bytes_per_second else 0.0
                 self._at = self._clock()
 
-    def take(self, count: int, check: Callable[[], None]) -> None:
+    def take(self, count: int, check: Callable[[], bool]) -> bool:
         """
-        Return when *count* bytes may go.  *check* is called while waiting and ends the wait by raising.
+        Return true when *count* bytes may go, false when *check* said to stop waiting.
 
-        A count above the burst goes into debt, which the next caller waits off.
+        *check* is called while waiting and may also raise.  A count above the burst goes into debt, which the next
+        caller waits off.
         """
         while True:
             with self._lock:
                 if not self._limit:
-                    return
+                    return True
                 now = self._clock()
                 self._tokens = min(
                     self._tokens + (now - self._at) * self._limit, self._limit * _BURST_SECONDS
@@ -57,7 +58,8 @@ class Throttle:
                 self._at = now
                 if self._tokens >= 0:
                     self._tokens -= count
-                    return
+                    return True
                 wait = -self._tokens / self._limit
-            check()
+            if check():
+                return False
             self._sleep(min(wait, _LONGEST_SLEEP_SECONDS))

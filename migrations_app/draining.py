@@ -1,0 +1,27 @@
+"""
+The wish of this process to end soon: set by a signal, read by the work at every block.
+
+Kept apart from the work and from the supervisor because both sides of a fork need it.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import Any
+
+_draining = threading.Event()
+
+
+def is_draining() -> bool:
+    """Tell whether this process was asked to stop at the next checkpoint."""
+    return _draining.is_set()
+
+
+def drain_on_sigterm() -> None:
+    """From now on SIGTERM lets this process finish its block and save a checkpoint instead of killing it."""
+
+    def drain(signum: int, frame: Any) -> None:
+        _draining.set()
+
+    signal.signal(signal.SIGTERM, drain)

@@ -1,0 +1,38 @@
+"""The admin site: its name, its start page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.admin import AdminSite
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path
+from django.views.decorators.http import conditional_page, require_safe
+
+
+class VolmigAdminSite(AdminSite):
+    """Stock Django admin with a start page that says what runs and what needs a person."""
+
+    site_title = "volmig"
+    site_header = "volmig"
+    index_title = "Overview"
+    site_url = None
+
+    def get_urls(self) -> list[URLPattern]:
+        return [path("overview/live/", self.admin_view(_live), name="overview_live"), *super().get_urls()]
+
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        # Models cannot be imported before the apps are ready, and the site is made before that.
+        from volmig_site.dashboard import dashboard
+
+        return super().index(request, {"dashboard": dashboard(request.user), **(extra_context or {})})
+
+
+@require_safe
+@conditional_page
+def _live(request: HttpRequest) -> HttpResponse:
+    """Return the parts of the start page that change by themselves."""
+    from volmig_site.dashboard import dashboard
+
+    return TemplateResponse(request, "volmig/overview_live.html", {"dashboard": dashboard(request.user)})

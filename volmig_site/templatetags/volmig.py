@@ -1,0 +1,161 @@
+"""Filters and small pieces of the pages.  What they look like stands in `templates/volmig/`."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from django import template
+from django.utils import timezone
+
+from backends import services as inventory
+from backends.models import Backend, Pool, Volume
+from migrations_app import presentation
+from migrations_app.models import VolumeMigration
+from migrations_app.scheduler.human import bytes_text, duration_text
+from migrations_app.states import WORKING, MigrationStatus, State
+
+register = template.Library()
+
+_TONES: dict[str, str] = {
+    State.QUEUED: "grey",
+    State.PAUSED: "amber",
+    State.UNDOING: "amber",
+    State.DELETING_SOURCE: "green",
+    State.RETAINED: "green",
+    State.DONE: "green",
+    State.CANCELLED: "grey",
+    State.ROLLED_BACK: "grey",
+    State.FAILED: "red",
+    State.NEEDS_OPERATOR: "alarm",
+}
+_MIGRATION_STATUS_TONES: dict[str, str] = {MigrationStatus.SUCCESS: "green", MigrationStatus.ERROR: "red"}
+_VOLUME_TONES: dict[str, str] = {
+    Volume.Status.AVAILABLE: "green",
+    Volume.Status.IN_USE: "amber",
+    Volume.Status.ERROR: "red",
+    Volume.Status.ERROR_DELETING: "red",
+}
+
+register.filter("bytes", bytes_text)
+register.filter("duration", duration_text)
+
+
+@register.filter
+def took(start: datetime | None, end: datetime | None = None) -> str:
+    """Return how long it was from *start* to *end* (to now when there is no end), exact to the second."""
+    if start is None:
+        return ""
+    seconds = max(0, int(((end or timezone.now()) - start).total_seconds()))
+    hours, rest = divmod(seconds, 3600)
+    minutes, seconds = divmod(rest, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+
+
+@register.filter
+def until(moment: datetime | None) -> str:
+    """Return how long it is until *moment*, coarsely; `due now` when it has passed."""
+    if moment is None:
+        return ""
+    seconds = (moment - timezone.now()).total_seconds()
+    return duration_text(seconds) if seconds > 0 else "due now"
+
+
+@register.filter
+def short(text: Any) -> str:
+    """Return the beginning of a digest or an id."""
+    return str(text)[:12] + "…" if len(str(text)) > 12 else str(text)
+
+
+@register.inclusion_tag("volmig/chip.html")
+def migration_chip(migration: VolumeMigration) -> dict[str, str]:
+    """The state of a migration in two words."""
+    return {"tone": _TONES.get(migration.state, "blue"), "text": migration.state.replace("_", " ")}
+
+
+@register.inclusion_tag("volmig/chip.html")
+def volume_chip(volume: Volume) -> dict[str, str]:
+    """The status of a volume."""
+    return {"tone": _VOLUME_TONES.get(volume.status, "grey"), "text": volume.get_status_display()}
+
+
+@register.inclusion_tag("volmig/chip.html")
+def migration_status_chip(volume: Volume) -> dict[str, str]:
+    """Cinder's `migration_status` of a volume."""
+    status = volume.migration_status or ""
+    return {"tone": _MIGRATION_STATUS_TONES.get(status, "blue"), "text": status}
+
+
+@register.inclusion_tag("volmig/chip.html")
+def backend_chip(backend: Backend) -> dict[str, str]:
+    """Whether a backend can be a destination, with the reason as the tooltip."""
+    health = inventory.health(backend)
+    if not health.is_up:
+        return {"tone": "red", "text": "down", "title": health.down_reason}
+    if not backend.is_enabled:
+        return {"tone": "grey", "text": "disabled", "title": backend.disabled_reason}
+    return {"tone": "green", "text": "up"}
+
+
+@register.inclusion_tag("volmig/progress.html")
+def progress_bar(migration: VolumeMigration, is_small: bool = False) -> dict[str, Any]:
+    """How far a migration is.  *is_small*: for a row of a table."""
+    return {
+        "progress": presentation.progress(migration),
+        "is_small": is_small,
+        "is_working": migration.state in WORKING,
+        "is_queued": migration.state == State.QUEUED,
+        "tone": _TONES.get(migration.state, "blue"),
+    }
+
+
+@register.inclusion_tag("volmig/capacity.html")
+def capacity_bar(pool: Pool, reserved_bytes: int = 0) -> dict[str, Any]:
+    """Used, reserved and free room of a pool, with a mark where the promised sizes end."""
+    total, free = pool.total_bytes, pool.free_bytes
+    if pool.is_infinite or not total or free is None:
+        return {"pool": pool, "is_known": False}
+    used = total - free
+    reserved = min(reserved_bytes, free)
+    provisioned = pool.provisioned_bytes
+    return {
+        "pool": pool,
+        "is_known": True,
+        "used_bytes": used,
+        "reserved_bytes": reserved_bytes,
+        "used_width": round(used * 100 / total, 2),
+        "reserved_width": round(reserved * 100 / total, 2),
+        "percent": round(used * 100 / total),
+        "provisioned_at": None if provisioned is None else min(100.0, round(provisioned * 100 / total, 2)),
+        "is_nearly_full": (used + reserved) * 10 >= total * 9,
+    }
+
+
+@register.inclusion_tag("volmig/room.html")
+def room_bar(verdict: Any, totals: Mapping[str, int | None]) -> dict[str, Any]:
+    """Free room of a destination now and when the volume is there."""
+    total, free, after = totals.get(str(verdict.address)), verdict.free_bytes, verdict.free_after_bytes
+    context: dict[str, Any] = {"verdict": verdict, "total": total}
+    if total and free is not None and after is not None:
+        taken = max(0, min(free, free - after))
+        context["used_width"] = round((total - free) * 100 / total, 2)
+        context["taken_width"] = round(taken * 100 / total, 2)
+        context["is_too_much"] = after < 0
+    return context
+
+
+@register.filter
+def is_this(first: uuid.UUID | str, second: uuid.UUID | str) -> bool:
+    """Tell whether two ids are the same, whether as text or not."""
+    return str(first) == str(second)
+
+
+@register.simple_tag
+def backend_trouble(backend: Backend) -> str:
+    """Return why a backend takes no volumes now; empty when it does."""
+    health = inventory.health(backend)
+    return health.down_reason or ("" if backend.is_enabled else backend.disabled_reason)

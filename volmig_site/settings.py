@@ -165,6 +165,8 @@ USE_TZ = True
 
 STATIC_URL = "static/"
 STATIC_ROOT = VOLMIG_STATE_DIR / "static"
+# The middleware warns at each start about a directory that is not there.
+STATIC_ROOT.mkdir(exist_ok=True)
 # Files are served from the packages themselves, so that no collectstatic is needed before the first start.
 WHITENOISE_USE_FINDERS = True
 

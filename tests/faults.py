@@ -1,4 +1,6 @@
-"""A driver that fails on purpose: wraps any driver, keeps its interface, and goes wrong where the plan says."""
+"""
+A driver that fails on purpose: wraps any driver, keeps its interface, and goes wrong where the plan says.
+"""
 
 from __future__ import annotations
 

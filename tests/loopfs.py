@@ -1,4 +1,7 @@
-"""Real file systems on loop devices, for tests.  Images are sparse; mounts and devices are removed at the end."""
+"""
+Real file systems on loop devices, for tests.  Images are sparse; mounts and devices are removed at the
+end.
+"""
 
 from __future__ import annotations
 

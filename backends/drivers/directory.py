@@ -89,7 +89,7 @@ class DirectoryDriver(Driver):
         super().__init__(context)
         self._abilities: dict[str, bool] | None = None
 
-    # -- the backend ------------------------------------------------------------------------------------------
+    # -- the backend -----------------------------------------------------------------------------------------
 
     def check(self) -> None:
         with self._directory(self.options.pool, "check", may_make_marker=True) as directory:
@@ -102,7 +102,8 @@ class DirectoryDriver(Driver):
                 )
             if not self._probe(directory)["hardlink"]:
                 raise NotReady(
-                    f"The file system of {directory.path} has no hard links; volumes cannot be made safely on it.",
+                    f"The file system of {directory.path} has no hard links; "
+                    "volumes cannot be made safely on it.",
                     remedy="Choose a directory on ext4, xfs, btrfs or NFS.",
                     **self._fields("check"),
                 )
@@ -144,7 +145,7 @@ class DirectoryDriver(Driver):
             self._abilities = {"reflink": directory.has_reflink(), "hardlink": directory.has_hardlink()}
         return self._abilities
 
-    # -- volumes ----------------------------------------------------------------------------------------------
+    # -- volumes ---------------------------------------------------------------------------------------------
 
     def _list_volumes(self, pool: str) -> Iterator[StoredVolume]:
         with self._directory(pool, "list_volumes") as directory:
@@ -226,15 +227,17 @@ class DirectoryDriver(Driver):
         )
 
     def _rename(self, pool: str, name: str, new_name: str) -> None:
-        # A second name and then one less: a rename would replace a file of the new name, and the system call that
-        # does not is unknown to NFS.  Killed in between, both names lead to the same file, and a repetition sees it.
+        # A second name and then one less: a rename would replace a file of the new name, and the system
+        # call that does not is unknown to NFS.  Killed in between, both names lead to the same file, and
+        # a repetition sees it.
         with self._directory(pool, "rename", name) as directory:
             old, new = file_name(name), file_name(new_name)
             identity = self._find(directory, name, "rename").identity
             try:
                 os.link(old, new, src_dir_fd=directory.fd, dst_dir_fd=directory.fd, follow_symlinks=False)
             except FileExistsError as error:
-                # One name only: the two spellings are the same entry (a directory that ignores case, or old == new).
+                # One name only: the two spellings are the same entry (a directory that ignores case, or
+                # old == new).
                 is_half_done = (
                     directory.volume(new_name).identity == identity and directory.stat(old).st_nlink > 1
                 )
@@ -262,7 +265,8 @@ class DirectoryDriver(Driver):
                     return port
                 port.close()
         raise InUse(
-            f"{directory.shown(file_name(name))} is being replaced all the time.", **self._fields("open", name)
+            f"{directory.shown(file_name(name))} is being replaced all the time.",
+            **self._fields("open", name),
         )
 
     def _usage(self, pool: str, name: str) -> list[Usage]:
@@ -275,7 +279,7 @@ class DirectoryDriver(Driver):
             finally:
                 os.close(fd)
 
-    # -- native moves -----------------------------------------------------------------------------------------
+    # -- native moves ----------------------------------------------------------------------------------------
 
     @classmethod
     def plan_move(cls, source: Mapping[str, Any], destination: Mapping[str, Any]) -> MovePlan | Declined:
@@ -284,13 +288,13 @@ class DirectoryDriver(Driver):
         if source.get("version") != 1 or destination.get("version") != 1:
             return Declined("One of the directories was described by another version of the driver.")
         if source.get("host") != destination.get("host"):
-            return Declined(f"The directories are on two hosts, {source.get('host')} and {destination.get('host')}.")
+            return Declined(
+                f"The directories are on two hosts, {source.get('host')} and {destination.get('host')}."
+            )
         if source.get("storage_id") == destination.get("storage_id"):
             return Declined("Source and destination are the same directory.")
         if source.get("device") != destination.get("device"):
-            return Declined(
-                f"{source.get('path')} and {destination.get('path')} are on two file systems."
-            )
+            return Declined(f"{source.get('path')} and {destination.get('path')} are on two file systems.")
         if source.get("reflink") and destination.get("reflink"):
             return _REFLINK
         if source.get("hardlink") and destination.get("hardlink"):
@@ -345,7 +349,9 @@ class DirectoryDriver(Driver):
     def _found_at(
         self, source: PoolDirectory, target: PoolDirectory, volume: StoredVolume, new_name: str
     ) -> MovePlan | None:
-        """Return the plan by which an earlier call has finished the move, None when there is no *new_name*."""
+        """
+        Return the plan by which an earlier call has finished the move, None when there is no *new_name*.
+        """
         try:
             found = target.volume(new_name)
         except FileNotFoundError:
@@ -353,16 +359,20 @@ class DirectoryDriver(Driver):
         if found.identity == volume.identity:
             return _LINK
         # A file of the same size may be a copy that was broken off: only the mark says that it is complete.
-        if found.size_bytes == volume.size_bytes and _clone_mark(target, new_name) == _mark_for(source, volume):
+        is_current = _clone_mark(target, new_name) == _mark_for(source, volume)
+        if is_current and found.size_bytes == volume.size_bytes:
             return _REFLINK
         raise self._exists_already(target, new_name, "start_move")
 
     def _reflink(
         self, source: PoolDirectory, target: PoolDirectory, volume: StoredVolume, new_name: str
     ) -> None:
-        # The lock of a source: a clone taken while somebody writes would not be any state the volume ever had.
+        # The lock of a source: a clone taken while somebody writes would not be any state the volume ever
+        # had.
         with self._open(self.options.pool, volume.name, OpenMode.SOURCE):
-            from_fd = os.open(file_name(volume.name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source.fd)
+            from_fd = os.open(
+                file_name(volume.name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source.fd
+            )
             try:
                 with target.new_file(temporary_name(new_name)) as made:
                     clone_file(from_fd, made.fd)
@@ -380,7 +390,10 @@ class DirectoryDriver(Driver):
     def finish_move(
         self, pool: str, name: str, destination: Mapping[str, Any], destination_pool: str, new_name: str
     ) -> None:
-        """Delete the old name, unless it is the only one left and nothing of *new_name* is at the destination."""
+        """
+        Delete the old name, unless it is the only one left and nothing of *new_name* is at the
+        destination.
+        """
         self._check_names(pool, name)
         self._check_names(destination_pool, new_name)
         with self._directory(pool, "finish_move", name) as source:
@@ -397,16 +410,19 @@ class DirectoryDriver(Driver):
                 )
         self.delete(pool, name)
 
-    # -- shared -----------------------------------------------------------------------------------------------
+    # -- shared ----------------------------------------------------------------------------------------------
 
     @contextmanager
     def _directory(
         self, pool: str, operation: str, name: str = "", *, may_make_marker: bool = False
     ) -> Iterator[PoolDirectory]:
-        """Open the pool's directory for one operation, after its marker was found to be the registered one."""
+        """
+        Open the pool's directory for one operation, after its marker was found to be the registered one.
+        """
         if pool != self.options.pool:
             raise NotReady(
-                f"There is no pool '{pool}'; the pool is '{self.options.pool}'.", **self._fields(operation, name)
+                f"There is no pool '{pool}'; the pool is '{self.options.pool}'.",
+                **self._fields(operation, name),
             )
         path = self.options.path
         what = f"{operation.replace('_', ' ').capitalize()} in {path}" + (f" of '{name}'" if name else "")
@@ -474,8 +490,8 @@ def _link(source: PoolDirectory, target: PoolDirectory, volume: StoredVolume, ne
     """
     Give the file its new name beside the old one.
 
-    Not a rename: the record points at the old name until it has moved, and must point at complete data at every
-    instant.  The old name is taken away by `finish_move`.
+    Not a rename: the record points at the old name until it has moved, and must point at complete data at
+    every instant.  The old name is taken away by `finish_move`.
     """
     os.link(
         file_name(volume.name),
@@ -487,7 +503,10 @@ def _link(source: PoolDirectory, target: PoolDirectory, volume: StoredVolume, ne
 
 
 def _mark_for(source: PoolDirectory, volume: StoredVolume) -> str:
-    """Return what a clone of the volume, as it is now, is marked with: a source written to since has another one."""
+    """
+    Return what a clone of the volume, as it is now, is marked with: a source written to since has another
+    one.
+    """
     return f"{volume.identity}@{source.stat(file_name(volume.name)).st_mtime_ns}"
 
 

@@ -1,8 +1,9 @@
 """
 A storage system that lives in the memory of this process, for tests and for trying things out.
 
-Driver objects of one process that have the same option `store` see the same storage.  It keeps what real storage
-keeps (exclusive opening, room, holes), and forgets what was not flushed when a test calls `FakeStore.lose_power`.
+Driver objects of one process that have the same option `store` see the same storage.  It keeps what real
+storage keeps (exclusive opening, room, holes), and forgets what was not flushed when a test calls
+`FakeStore.lose_power`.
 """
 
 from __future__ import annotations
@@ -307,7 +308,7 @@ class FakeDriver(Driver):
         """The storage that this driver object sees."""
         return FakeStore.named(self.options.store)
 
-    # -- the backend ------------------------------------------------------------------------------------------
+    # -- the backend -----------------------------------------------------------------------------------------
 
     def check(self) -> None:
         if self.store.broken:
@@ -347,7 +348,7 @@ class FakeDriver(Driver):
             },
         )
 
-    # -- volumes ----------------------------------------------------------------------------------------------
+    # -- volumes ---------------------------------------------------------------------------------------------
 
     def _list_volumes(self, pool: str) -> Iterator[StoredVolume]:
         self._check_pool(pool)
@@ -362,9 +363,7 @@ class FakeDriver(Driver):
             self._refuse_existing(pool, name, "create")
             if not thin:
                 self._check_room(pool, name, size_bytes)
-            volume = FakeVolume(
-                name, size_bytes, is_thin=thin, is_dirty=self.options.dirty_new_volumes
-            )
+            volume = FakeVolume(name, size_bytes, is_thin=thin, is_dirty=self.options.dirty_new_volumes)
             self.store.volumes[pool, name] = volume
             return _stored(volume)
 
@@ -400,7 +399,7 @@ class FakeDriver(Driver):
     def _snapshots(self, pool: str, name: str) -> list[str]:
         return list(self._find(pool, name, "snapshots").snapshots)
 
-    # -- native moves -----------------------------------------------------------------------------------------
+    # -- native moves ----------------------------------------------------------------------------------------
 
     @classmethod
     def plan_move(cls, source: Mapping[str, Any], destination: Mapping[str, Any]) -> MovePlan | Declined:
@@ -448,9 +447,7 @@ class FakeDriver(Driver):
                 self.store.moves[key] -= 1
             return self._move_status(key, plan, source)
 
-    def _move_status(
-        self, key: tuple[str, str, str, str], plan: MovePlan, source: FakeVolume
-    ) -> MoveStatus:
+    def _move_status(self, key: tuple[str, str, str, str], plan: MovePlan, source: FakeVolume) -> MoveStatus:
         """Return the status of the move, making the destination when no polls are left."""
         left = self.store.moves.get(key, 0)
         if left > 0:
@@ -466,9 +463,7 @@ class FakeDriver(Driver):
                 pages=dict(source.pages),
                 moved_from=source.identity,
             )
-        return MoveStatus(
-            plan, is_finished=True, done_bytes=source.size_bytes, total_bytes=source.size_bytes
-        )
+        return MoveStatus(plan, is_finished=True, done_bytes=source.size_bytes, total_bytes=source.size_bytes)
 
     def cancel_move(
         self, pool: str, name: str, destination: Mapping[str, Any], destination_pool: str, new_name: str
@@ -480,7 +475,7 @@ class FakeDriver(Driver):
             if source is not None and made is not None and made.moved_from == source.identity:
                 del self.store.volumes[destination_pool, new_name]
 
-    # -- shared -----------------------------------------------------------------------------------------------
+    # -- shared ----------------------------------------------------------------------------------------------
 
     def _check_pool(self, pool: str) -> None:
         if pool not in self.options.pool_names:

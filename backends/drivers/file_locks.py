@@ -1,11 +1,13 @@
 """
 Locks on a file, of the two kinds that belong to an open file description.
 
-`flock` is what other instances of volmig and most scripts look at; OFD byte-range locks are what QEMU and the NFS
-server look at.  Classic POSIX locks (`lockf`) are never used: closing *any* descriptor of the file drops them.
+`flock` is what other instances of volmig and most scripts look at; OFD byte-range locks are what QEMU and
+the NFS server look at.  Classic POSIX locks (`lockf`) are never used: closing *any* descriptor of the
+file drops them.
 
-QEMU's raw driver holds OFD read locks on single bytes: 100 + permission for what it does, 200 + permission for what
-it forbids to others, and refuses to open when a write lock on such a byte of the other kind would conflict.
+QEMU's raw driver holds OFD read locks on single bytes: 100 + permission for what it does, 200 +
+permission for what it forbids to others, and refuses to open when a write lock on such a byte of the
+other kind would conflict.
 Source: QEMU `block/file-posix.c`, `raw_check_lock_bytes`.
 """
 
@@ -34,23 +36,30 @@ def lock_file(fd: int, *, for_writing: bool) -> None:
     """
     Hold *fd*'s file exclusively until the last duplicate of *fd* is closed.
 
-    For writing, the byte-range lock is a write lock and *fd* must be open for writing.  For reading, it is a read
-    lock, which is all that a read-only descriptor may hold; since it does not conflict with the read locks of a QEMU
-    that writes, any byte-range lock of somebody else is looked for and refused, too.
+    For writing, the byte-range lock is a write lock and *fd* must be open for writing.  For reading, it is a
+    read lock, which is all that a read-only descriptor may hold; since it does not conflict with the read
+    locks of a QEMU that writes, any byte-range lock of somebody else is looked for and refused, too.
 
     Raises:
-        LockHeld: Somebody else holds one; *fd* may then hold some of the locks and must be closed.
+        LockHeld: Somebody else holds one; *fd* holds none.
         OSError: EBADF on NFS, which gives an exclusive `flock` only to a descriptor that is open for writing;
             ENOLCK, EOPNOTSUPP where the file system has no locks.
     """
     _take_flock(fd)
     kind = fcntl.F_WRLCK if for_writing else fcntl.F_RDLCK
+    if not _take_range_lock(fd, kind) or has_foreign_range_lock(fd):
+        _take_range_lock(fd, fcntl.F_UNLCK)
+        fcntl.flock(fd, fcntl.LOCK_UN)
+        raise LockHeld
+
+
+def _take_range_lock(fd: int, kind: int) -> bool:
     try:
         fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, *_WHOLE_FILE))
-    except (BlockingIOError, PermissionError) as error:
-        raise LockHeld from error
-    if has_foreign_range_lock(fd):
-        raise LockHeld
+    except (BlockingIOError, PermissionError):
+        # EAGAIN, or on some systems EACCES: fcntl(2).
+        return False
+    return True
 
 
 def _take_flock(fd: int) -> None:
@@ -65,7 +74,9 @@ def _take_flock(fd: int) -> None:
 
 
 def has_foreign_range_lock(fd: int) -> bool:
-    """Tell whether another open file description (or a process, by a POSIX lock) locks any byte of the file."""
+    """
+    Tell whether another open file description (or a process, by a POSIX lock) locks any byte of the file.
+    """
     answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, *_WHOLE_FILE))
     return _FLOCK.unpack(answer)[0] != fcntl.F_UNLCK
 

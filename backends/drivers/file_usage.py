@@ -92,7 +92,8 @@ def _descriptors_of(pid: str, identity: _Identity) -> Iterator[str]:
             if not os.readlink(link).startswith("/"):
                 continue
             text = _read_text(f"/proc/{pid}/fdinfo/{number}")
-            # The number is compared before stat() because stat() of a file on a dead NFS server never returns.
+            # The number is compared before stat() because stat() of a file on a dead NFS server never
+            # returns.
             if identity.kernel_inode is not None and _fdinfo_inode(text) != identity.kernel_inode:
                 continue
             if identity.is_at(link):

@@ -18,8 +18,8 @@ from backends.drivers.oserrors import os_errors_translated, translate_os_error
 from backends.drivers.ports import Extent, ExtentKind, Port
 from backends.drivers.types import MIB, OpenMode
 
-# Direct I/O wants multiples of the logical block (at most 4 KiB).  Whole pages besides, so that a page is never
-# written directly by one thread and through the page cache by another one.
+# Direct I/O wants multiples of the logical block (at most 4 KiB).  Whole pages besides, so that a page is
+# never written directly by one thread and through the page cache by another one.
 _ALIGNMENT = max(4096, mmap.PAGESIZE)
 # Never written to.  Memory of its own pages, so that zeros can be written directly.
 _ZEROS = memoryview(mmap.mmap(-1, MIB))
@@ -38,12 +38,12 @@ class LocalFilePort(Port):
     """
     An opened file or block device.
 
-    Ranges that are aligned to `block_size_bytes`, in buffers whose address is aligned too, bypass the page cache
-    where the file system can; everything else goes through it, and what was read is dropped from it again.  A
-    read-only buffer never counts as aligned: its address cannot be had cheaply.
+    Ranges that are aligned to `block_size_bytes`, in buffers whose address is aligned too, bypass the
+    page cache where the file system can; everything else goes through it, and what was read is dropped
+    from it again.  A read-only buffer never counts as aligned: its address cannot be had cheaply.
 
-    SOURCE and WRITE hold the locks of `file_locks` until `close`.  VERIFY holds none, so that it can be opened
-    beside the port that was written.
+    SOURCE and WRITE hold the locks of `file_locks` until `close`.  VERIFY holds none, so that it can be
+    opened beside the port that was written.
 
     Args:
         path: Absolute; or relative to *directory_fd*, with *shown_path* for the messages.
@@ -80,7 +80,7 @@ class LocalFilePort(Port):
             self.close()
             raise
 
-    # -- opening ----------------------------------------------------------------------------------------------
+    # -- opening ---------------------------------------------------------------------------------------------
 
     def _open(self, path: str, directory_fd: int | None) -> None:
         access = os.O_RDWR if self.mode is OpenMode.WRITE else os.O_RDONLY
@@ -121,7 +121,9 @@ class LocalFilePort(Port):
             ) from error
 
     def _open_direct(self, access: int) -> int:
-        """Return a second descriptor of the same file that bypasses the page cache, -1 where there is none."""
+        """
+        Return a second descriptor of the same file that bypasses the page cache, -1 where there is none.
+        """
         try:
             return os.open(f"/proc/self/fd/{self._fd}", access | os.O_DIRECT | os.O_CLOEXEC)
         except OSError:
@@ -136,7 +138,7 @@ class LocalFilePort(Port):
         mine = os.fstat(self._fd)
         return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)
 
-    # -- reading ----------------------------------------------------------------------------------------------
+    # -- reading ---------------------------------------------------------------------------------------------
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         self._check_range(offset, length)
@@ -152,11 +154,14 @@ class LocalFilePort(Port):
             position = stop
 
     def _next_data(self, position: int, end: int) -> tuple[int, int]:
-        """Return the first run of data at or after *position*, cut to *end*; an empty run at *end* for none."""
+        """
+        Return the first run of data at or after *position*, cut to *end*; an empty run at *end* for none.
+        """
         if self._is_block_device:
             return position, end
         if os.fstat(self._fd).st_size < end:
-            # The kernel calls everything behind the end of a file a hole: a file cut short would be copied as zeros.
+            # The kernel calls everything behind the end of a file a hole: a file cut short would be
+            # copied as zeros.
             raise self._too_short(position, end - position)
         try:
             start = os.lseek(self._fd, position, os.SEEK_DATA)
@@ -196,7 +201,7 @@ class LocalFilePort(Port):
             # A volume is read once; it must not push everything else out of memory.
             self._drop_cache(start, length)
 
-    # -- writing ----------------------------------------------------------------------------------------------
+    # -- writing ---------------------------------------------------------------------------------------------
 
     def write(self, offset: int, buffer: memoryview) -> None:
         self._check_writable("write")
@@ -234,7 +239,10 @@ class LocalFilePort(Port):
             self._write_zeros(offset, length)
 
     def _punch_hole(self, offset: int, length: int) -> bool:
-        """Tell whether the range now reads as zeros; if not, the storage cannot do it and nothing was changed."""
+        """
+        Tell whether the range now reads as zeros; if not, the storage cannot do it and nothing was
+        changed.
+        """
         if not self._can_punch:
             return False
         self._wrote_buffered = True
@@ -257,20 +265,22 @@ class LocalFilePort(Port):
             offset += count
             length -= count
 
-    # -- finishing --------------------------------------------------------------------------------------------
+    # -- finishing -------------------------------------------------------------------------------------------
 
     def flush(self) -> None:
         with self._lock:
             if self._flush_error is not None:
                 raise self._flush_error
             try:
-                # Each descriptor has its own memory of write errors; what went through one is asked of that one.
+                # Each descriptor has its own memory of write errors; what went through one is asked of
+                # that one.
                 if self._wrote_buffered:
                     os.fdatasync(self._fd)
                 if self._wrote_direct:
                     os.fdatasync(self._direct_fd)
             except OSError as error:
-                # The kernel reports a lost write once and then calls the page clean: the next call would succeed.
+                # The kernel reports a lost write once and then calls the page clean: the next call would
+                # succeed.
                 self._flush_error = translate_os_error(
                     error,
                     f"Flushing {self.path} (what was written since the last flush may be lost)",
@@ -289,10 +299,13 @@ class LocalFilePort(Port):
             if fd >= 0:
                 _close_quietly(fd)
 
-    # -- shared -----------------------------------------------------------------------------------------------
+    # -- shared ----------------------------------------------------------------------------------------------
 
     def _split(self, offset: int, buffer: memoryview) -> Iterator[tuple[bool, int, memoryview]]:
-        """Yield (is direct, offset, part of the buffer), in order: at most an edge, a direct middle and an edge."""
+        """
+        Yield (is direct, offset, part of the buffer), in order: at most an edge, a direct middle and an
+        edge.
+        """
         head = -offset % _ALIGNMENT
         body = (len(buffer) - head) // _ALIGNMENT * _ALIGNMENT
         if self._direct_fd < 0 or body <= 0 or not _is_aligned(buffer, head):
@@ -305,7 +318,10 @@ class LocalFilePort(Port):
             yield False, offset + head + body, buffer[head + body :]
 
     def _direct_loop(self, transfer: Callable[..., int], offset: int, view: memoryview) -> int:
-        """Return how many bytes `os.preadv` or `os.pwritev` moved past the page cache; the caller moves the rest."""
+        """
+        Return how many bytes `os.preadv` or `os.pwritev` moved past the page cache; the caller moves the
+        rest.
+        """
         done = 0
         while done < len(view):
             try:
@@ -321,7 +337,9 @@ class LocalFilePort(Port):
         return done
 
     def _drop_cache(self, offset: int, length: int) -> None:
-        """Forget the pages of the range (0, 0 is all); pages that are only touched at an edge count as well."""
+        """
+        Forget the pages of the range (0, 0 is all); pages that are only touched at an edge count as well.
+        """
         start = offset // _ALIGNMENT * _ALIGNMENT
         stop = -(-(offset + length) // _ALIGNMENT) * _ALIGNMENT
         os.posix_fadvise(self._fd, start, stop - start, os.POSIX_FADV_DONTNEED)

@@ -59,7 +59,8 @@ def translate_os_error(
     Return the contract's error for *error*, to be raised `from` it.
 
     Args:
-        what: What was tried on which path, as the beginning of a sentence (`Writing 4096 bytes at 0 of /x.raw`).
+        what: What was tried on which path, as the beginning of a sentence (`Writing 4096 bytes at 0 of
+            /x.raw`).
     """
     cls = _CLASS_OF_ERRNO.get(error.errno or 0, Permanent)
     name = errno.errorcode.get(error.errno or 0, "no errno")
@@ -79,6 +80,4 @@ def os_errors_translated(
     try:
         yield
     except OSError as error:
-        raise translate_os_error(
-            error, what, backend=backend, operation=operation, volume=volume
-        ) from error
+        raise translate_os_error(error, what, backend=backend, operation=operation, volume=volume) from error

@@ -35,7 +35,10 @@ def file_name(name: str) -> str:
 
 
 def temporary_name(name: str) -> str:
-    """Return the name of a file that is to become the volume *name*, where files without a name are not possible."""
+    """
+    Return the name of a file that is to become the volume *name*, where files without a name are not
+    possible.
+    """
     return f".{name}.making"
 
 
@@ -67,7 +70,7 @@ class PoolDirectory:
         """Return the full path of *file*, for messages."""
         return os.path.join(self.path, file)
 
-    # -- the marker -------------------------------------------------------------------------------------------
+    # -- the marker ------------------------------------------------------------------------------------------
 
     def storage_id(self) -> str | None:
         """
@@ -103,7 +106,7 @@ class PoolDirectory:
             with suppress(FileExistsError):
                 made.publish(MARKER)
 
-    # -- looking ----------------------------------------------------------------------------------------------
+    # -- looking ---------------------------------------------------------------------------------------------
 
     def stat(self, file: str) -> os.stat_result:
         """Return the status of *file*, not following links."""
@@ -135,14 +138,15 @@ class PoolDirectory:
                     found.append(_stored_volume(name, info))
         return found
 
-    # -- making and removing ----------------------------------------------------------------------------------
+    # -- making and removing ---------------------------------------------------------------------------------
 
     @contextmanager
     def new_file(self, temporary: str) -> Iterator[NewFile]:
         """
         Open an empty file that has no name in the pool until it is published, and vanishes if it is not.
 
-        Without O_TMPFILE it is called *temporary* meanwhile; what a killed process left there is removed first.
+        Without O_TMPFILE it is called *temporary* meanwhile; what a killed process left there is removed
+        first.
 
         Raises:
             InUse: Another process is making that file at this moment.
@@ -221,12 +225,15 @@ class PoolDirectory:
             if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise
 
-    # -- what the file system can do --------------------------------------------------------------------------
+    # -- what the file system can do -------------------------------------------------------------------------
 
     def has_reflink(self) -> bool:
         """Tell whether two files can share their blocks here.  Leaves nothing behind, also when killed."""
         try:
-            with self.new_file(".volmig-probe-a.making") as one, self.new_file(".volmig-probe-b.making") as two:
+            with (
+                self.new_file(".volmig-probe-a.making") as one,
+                self.new_file(".volmig-probe-b.making") as two,
+            ):
                 os.write(one.fd, bytes(65536))
                 clone_file(one.fd, two.fd)
                 return True
@@ -270,9 +277,7 @@ class NewFile:
             if self.temporary is None:
                 os.link(f"/proc/self/fd/{self.fd}", file, dst_dir_fd=parent, follow_symlinks=True)
             else:
-                os.link(
-                    self.temporary, file, src_dir_fd=parent, dst_dir_fd=parent, follow_symlinks=False
-                )
+                os.link(self.temporary, file, src_dir_fd=parent, dst_dir_fd=parent, follow_symlinks=False)
         except FileExistsError:
             # NFS answers so when the reply to a link that was made got lost.
             if not _is_same(os.fstat(self.fd), self.directory.stat(file)):

@@ -38,9 +38,7 @@ def driver_maker(path):
 @pytest.mark.parametrize("promise", [promise.__name__ for promise in PROMISES])
 def test_directory_driver_keeps(promise, directories):
     one, two = directories
-    (result,) = run_promises(
-        driver_maker(one), "main", peer=Peer(driver_maker(two), "main"), only={promise}
-    )
+    (result,) = run_promises(driver_maker(one), "main", peer=Peer(driver_maker(two), "main"), only={promise})
     assert result.passed, result.error_text
     assert result.skipped_reason is None
     for directory in directories:

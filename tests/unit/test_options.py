@@ -40,7 +40,12 @@ def test_every_wrong_option_is_named_at_once():
     with pytest.raises(BadOptions) as caught:
         build_options(Sample, {"cuont": 1, "count": "many", "is_fast": "perhaps"})
     text = str(caught.value)
-    for part in ("unknown option 'cuont'", "missing option 'path' (A path.)", "count: 'many'", "is_fast: 'perhaps'"):
+    for part in (
+        "unknown option 'cuont'",
+        "missing option 'path' (A path.)",
+        "count: 'many'",
+        "is_fast: 'perhaps'",
+    ):
         assert part in text
     assert "Known options: path, count, is_fast, key." in text
 
@@ -52,7 +57,7 @@ def test_every_driver_declares_its_options_with_help(name):
 
 
 def test_unknown_driver_is_refused_with_the_known_ones():
-    with pytest.raises(BadOptions, match="There is no driver 'nope'.*fake"):
+    with pytest.raises(BadOptions, match=r"There is no driver 'nope'.*fake"):
         driver_class("nope")
 
 

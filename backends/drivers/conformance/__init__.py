@@ -1,8 +1,9 @@
 """
 The conformance suite: what every driver promises, tried out on a real pool.
 
-Run by the tests against every driver, and by `manage.py validate_backend` against an administrator's own pool.  It
-touches only objects whose names begin with `volmig-validate-` and a random part, and removes them again.
+Run by the tests against every driver, and by `manage.py validate_backend` against an administrator's own
+pool.  It touches only objects whose names begin with `volmig-validate-` and a random part, and removes
+them again.
 """
 
 from backends.drivers.conformance.bench import NAME_PREFIX, Bench, Peer, PromiseBroken, PromiseSkipped

@@ -53,7 +53,7 @@ class Bench:
         self._ports: list[Port] = []
         self._was_peer_used = False
 
-    # -- what promises ask for --------------------------------------------------------------------------------
+    # -- what promises ask for -------------------------------------------------------------------------------
 
     def driver(self) -> Driver:
         """Return a new driver object, checked; it is closed after the promise."""
@@ -101,7 +101,9 @@ class Bench:
             self._ports.append(port)
             yield port
 
-    def read(self, name: str, offset: int = 0, length: int | None = None, mode: OpenMode = OpenMode.VERIFY) -> bytes:
+    def read(
+        self, name: str, offset: int = 0, length: int | None = None, mode: OpenMode = OpenMode.VERIFY
+    ) -> bytes:
         """Return bytes of the volume, read by a driver object that has never seen it."""
         with self.open(self.driver(), name, mode) as port:
             return read_range(port, offset, port.size_bytes - offset if length is None else length)
@@ -113,7 +115,7 @@ class Bench:
                 port.write(offset, memoryview(content))
             port.flush()
 
-    # -- cleaning up ------------------------------------------------------------------------------------------
+    # -- cleaning up -----------------------------------------------------------------------------------------
 
     def clean_up(self) -> list[str]:
         """Delete everything that was named, and return what could not be deleted and why."""

@@ -45,7 +45,7 @@ def pattern(length: int, seed: str = "") -> bytes:
     return hashlib.shake_128(f"volmig {seed}".encode()).digest(length)
 
 
-# -- the backend ------------------------------------------------------------------------------------------------
+# -- the backend ---------------------------------------------------------------------------------------------
 
 
 @promise
@@ -57,7 +57,10 @@ def check_can_be_repeated(bench: Bench) -> None:
 
 @promise
 def statistics_are_sane(bench: Bench) -> None:
-    """The statistics of a pool are not negative, free room is not more than all room, and both can be unknown."""
+    """
+    The statistics of a pool are not negative, free room is not more than all room, and both can be
+    unknown.
+    """
     stats = bench.stats(bench.driver())
     for name in ("total_bytes", "free_bytes", "provisioned_bytes", "volume_count"):
         value = getattr(stats, name)
@@ -88,7 +91,9 @@ def statistics_follow_volumes(bench: Bench) -> None:
         if (has_counted and has_summed) or attempt == _STATS_ATTEMPTS - 1:
             break
     expect(has_counted, f"before, with and after a volume there were {counts} volumes")
-    expect(has_summed, f"before, with and after a volume of {bench.size_bytes} bytes there were {sizes} bytes")
+    expect(
+        has_summed, f"before, with and after a volume of {bench.size_bytes} bytes there were {sizes} bytes"
+    )
 
 
 @promise
@@ -116,7 +121,7 @@ def location_info_is_json(bench: Bench) -> None:
     expect("version" in info, "location_info has no version")
 
 
-# -- names and sizes --------------------------------------------------------------------------------------------
+# -- names and sizes -----------------------------------------------------------------------------------------
 
 
 @promise
@@ -127,11 +132,17 @@ def created_volume_is_found(bench: Bench) -> None:
     other = bench.driver()
     found = other.describe(bench.pool, name)
     expect(found.name == name, f"'{name}' is described as '{found.name}'")
-    expect(found.size_bytes == bench.size_bytes, f"{bench.size_bytes} bytes were asked for, not {found.size_bytes}")
+    expect(
+        found.size_bytes == bench.size_bytes,
+        f"{bench.size_bytes} bytes were asked for, not {found.size_bytes}",
+    )
     listed = [volume for volume in other.list_volumes(bench.pool) if volume.name == name]
     expect(len(listed) == 1, f"'{name}' is listed {len(listed)} times")
     expect(listed[0].size_bytes == bench.size_bytes, f"'{name}' is listed with {listed[0].size_bytes} bytes")
-    expect(listed[0].identity == found.identity, f"identity {listed[0].identity} in the list, not {found.identity}")
+    expect(
+        listed[0].identity == found.identity,
+        f"identity {listed[0].identity} in the list, not {found.identity}",
+    )
 
 
 @promise
@@ -170,7 +181,7 @@ def names_that_are_paths_or_flags_are_refused(bench: Bench) -> None:
             "describe": lambda bad=bad: driver.describe(bench.pool, bad),
             "delete": lambda bad=bad: driver.delete(bench.pool, bad),
             "rename": lambda bad=bad: driver.rename(bench.pool, good, bad),
-            "open": lambda bad=bad: driver.open(bench.pool, bad, OpenMode.SOURCE),
+            "open": lambda bad=bad: driver.open(bench.pool, bad, OpenMode.SOURCE).close(),
         }
         for method, call in calls.items():
             with expect_error(Permanent, when=f"{method} with the name {bad!r}"):
@@ -188,7 +199,9 @@ def create_does_not_replace(bench: Bench) -> None:
     for size in (bench.size_bytes, bench.size_bytes * 2):
         with expect_error(AlreadyExists, when=f"the second create, with {size} bytes"):
             bench.driver().create(bench.pool, name, size, thin=bench.is_thin(driver))
-    expect(driver.describe(bench.pool, name).size_bytes == bench.size_bytes, "the second create changed the size")
+    expect(
+        driver.describe(bench.pool, name).size_bytes == bench.size_bytes, "the second create changed the size"
+    )
     expect(bench.read(name, 0, len(content)) == content, "the second create changed the data")
 
 
@@ -225,7 +238,9 @@ def thick_volumes_take_their_room(bench: Bench) -> None:
     name = bench.name()
     driver.create(bench.pool, name, bench.size_bytes, thin=False)
     found = bench.driver().describe(bench.pool, name)
-    expect(found.size_bytes == bench.size_bytes, f"it has {found.size_bytes} bytes instead of {bench.size_bytes}")
+    expect(
+        found.size_bytes == bench.size_bytes, f"it has {found.size_bytes} bytes instead of {bench.size_bytes}"
+    )
     if found.allocated_bytes is not None:
         expect(found.allocated_bytes >= bench.size_bytes, f"only {found.allocated_bytes} bytes are allocated")
 
@@ -242,7 +257,7 @@ def missing_volume_is_not_found(bench: Bench) -> None:
         "snapshots": lambda: driver.snapshots(bench.pool, name),
     }
     for mode in OpenMode:
-        calls[f"open as {mode.value}"] = lambda mode=mode: driver.open(bench.pool, name, mode)
+        calls[f"open as {mode.value}"] = lambda mode=mode: driver.open(bench.pool, name, mode).close()
     for method, call in calls.items():
         with expect_error(NotFound, when=f"{method} of a volume that does not exist"):
             call()
@@ -309,7 +324,7 @@ def rename_does_not_replace(bench: Bench) -> None:
         expect(bench.read(volume, 0, 4096) == content, "a refused rename changed data")
 
 
-# -- data -------------------------------------------------------------------------------------------------------
+# -- data ----------------------------------------------------------------------------------------------------
 
 
 @promise
@@ -333,7 +348,9 @@ def flushed_data_is_read_back(bench: Bench) -> None:
     content = pattern(bench.size_bytes)
     bench.write(name, *((at, content[at : at + MIB]) for at in range(0, len(content), MIB)))
     for mode in OpenMode:
-        expect(bench.read(name, mode=mode) == content, f"as {mode.value}, other bytes are read than were written")
+        expect(
+            bench.read(name, mode=mode) == content, f"as {mode.value}, other bytes are read than were written"
+        )
 
 
 @promise
@@ -450,7 +467,7 @@ def writing_needs_the_write_mode(bench: Bench) -> None:
     expect(bench.read(name, 0, 4096) == content, "a refused write changed data")
 
 
-# -- extents ----------------------------------------------------------------------------------------------------
+# -- extents -------------------------------------------------------------------------------------------------
 
 
 @promise
@@ -462,7 +479,14 @@ def extents_cover_the_range(bench: Bench) -> None:
     bench.write(name, (size // 4, pattern(5000)), (size // 2 + 1, pattern(70_000)))
     with bench.open(driver, name, OpenMode.SOURCE) as port:
         expect(port.size_bytes == size, f"the port has {port.size_bytes} bytes, the volume {size}")
-        for offset, length in ((0, size), (0, 1), (size - 1, 1), (size // 4 + 7, 3), (4097, size // 2), (5, 0)):
+        for offset, length in (
+            (0, size),
+            (0, 1),
+            (size - 1, 1),
+            (size // 4 + 7, 3),
+            (4097, size // 2),
+            (5, 0),
+        ):
             extents = list(port.extents(offset, length))
             _expect_cover(extents, offset, length)
 
@@ -509,7 +533,7 @@ def sparse_volumes_stay_sparse(bench: Bench) -> None:
     expect(allocated <= size // 2, f"{allocated} bytes are allocated for 4096 written of {size}")
 
 
-# -- being in use -----------------------------------------------------------------------------------------------
+# -- being in use --------------------------------------------------------------------------------------------
 
 
 @promise
@@ -533,7 +557,10 @@ def exclusive_ports_exclude_each_other(bench: Bench) -> None:
 
 @promise
 def close_gives_the_volume_back(bench: Bench) -> None:
-    """A closed port holds nothing: the volume can be opened again at once, and closing twice is closing once."""
+    """
+    A closed port holds nothing: the volume can be opened again at once, and closing twice is closing
+    once.
+    """
     name = bench.new_volume(bench.driver())
     for mode in (OpenMode.WRITE, OpenMode.SOURCE, OpenMode.WRITE):
         port = bench.driver().open(bench.pool, name, mode)
@@ -578,7 +605,7 @@ def new_volume_has_no_snapshots(bench: Bench) -> None:
     expect(not snapshots, f"a new volume has the snapshots {snapshots}")
 
 
-# -- native moves -----------------------------------------------------------------------------------------------
+# -- native moves --------------------------------------------------------------------------------------------
 
 
 @promise
@@ -598,7 +625,10 @@ def move_to_the_same_pool_is_declined(bench: Bench) -> None:
 
 @promise
 def native_move_keeps_the_source_until_finished(bench: Bench) -> None:
-    """A native move makes a complete volume, leaves the source readable until it is finished, and can be repeated."""
+    """
+    A native move makes a complete volume, leaves the source readable until it is finished, and can be
+    repeated.
+    """
     driver, peer, there = _movable(bench)
     name, new_name = bench.new_volume(driver), bench.name("moved")
     content = pattern(bench.size_bytes)
@@ -623,7 +653,9 @@ def native_move_does_not_replace(bench: Bench) -> None:
     driver, peer, there = _movable(bench)
     name, taken = bench.new_volume(driver), bench.name("taken")
     other = bench.peer_driver()
-    other.create(peer.pool, taken, bench.size_bytes, thin=bench.stats(other, peer.pool).thin_provisioning_support)
+    other.create(
+        peer.pool, taken, bench.size_bytes, thin=bench.stats(other, peer.pool).thin_provisioning_support
+    )
     content = pattern(4096, "taken")
     with bench.open(other, taken, OpenMode.WRITE, peer.pool) as port:
         port.write(0, memoryview(content))
@@ -657,7 +689,7 @@ def _movable(bench: Bench) -> tuple[Driver, Peer, dict]:
     if driver.capabilities.move is Support.NONE:
         raise PromiseSkipped("the driver has no native moves")
     other = bench.peer_driver()
-    assert bench.peer is not None  # noqa: S101 - peer_driver() has skipped otherwise
+    assert bench.peer is not None, "peer_driver() has skipped otherwise"
     there = dict(bench.stats(other, bench.peer.pool).location_info)
     plan = driver.plan_move(bench.stats(driver).location_info, there)
     if isinstance(plan, Declined):

@@ -46,7 +46,8 @@ def run_promises(
     only: Collection[str] | None = None,
 ) -> Iterator[PromiseResult]:
     """
-    Try the promises on *pool* and yield the result of each as it is known; whatever was made is removed again.
+    Try the promises on *pool* and yield the result of each as it is known; whatever was made is removed
+    again.
 
     Args:
         make_driver: Returns a new driver object of the backend at each call.

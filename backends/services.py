@@ -7,6 +7,7 @@ verb that would change the volume refuses then, by compare-and-set.
 
 from __future__ import annotations
 
+import difflib
 import logging
 import uuid
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from django.utils import timezone
 
 from backends import secrets
 from backends.drivers.base import Driver, DriverContext
-from backends.drivers.errors import DriverError, NotFound, Unsupported, VolmigError
+from backends.drivers.errors import BadOptions, DriverError, NotFound, Unsupported, VolmigError
 from backends.drivers.options import build_options, describe_options
 from backends.drivers.registry import driver_class
 from backends.drivers.types import PoolAddress, PoolStats
@@ -83,7 +84,11 @@ def is_local(backend: Backend) -> bool:
 
 def masked_options(backend: Backend) -> dict[str, Any]:
     """Return the options with the secret ones masked, for every page and answer."""
-    cls = driver_class(backend.driver)
+    try:
+        cls = driver_class(backend.driver)
+    except BadOptions:
+        # One backend whose driver is gone must not take the list of all away; secrets are not among these.
+        return dict(backend.options)
     hidden = {
         info.name: secrets.MASK
         for info in describe_options(cls.options_class)
@@ -248,7 +253,17 @@ def find_volume(text: str) -> Volume:
     if found:
         ids = ", ".join(str(v.pk) for v in found)
         raise UnknownName(f"Several volumes are called '{text}'. Use the id of one of them: {ids}.")
-    raise UnknownName(f"There is no volume '{text}'. `manage.py list_volumes` shows all.")
+    # Only names that begin alike: there may be a million.
+    names = query.filter(name__istartswith=text[:2]).order_by("name").values_list("name", flat=True)[:1000]
+    meant = _did_you_mean(text, list(names))
+    raise UnknownName(f"There is no volume '{text}'. {meant}`manage.py list_volumes` shows what there is.")
+
+
+def _did_you_mean(text: str, names: list[str]) -> str:
+    """Return a question that names the nearest of *names*, empty when none is near."""
+    by_lower_case = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(text.strip().lower(), list(by_lower_case), n=1)
+    return f"Did you mean '{by_lower_case[near[0]]}'? " if near else ""
 
 
 def find_backend(address: str) -> Backend:
@@ -257,8 +272,10 @@ def find_backend(address: str) -> Backend:
         parsed = PoolAddress.parse(address)
         return Backend.objects.get(host=parsed.host, name=parsed.backend)
     except (ValueError, Backend.DoesNotExist):
-        known = ", ".join(str(b) for b in Backend.objects.all()[:20]) or "none yet"
-        raise UnknownName(f"There is no backend '{address}'. There are: {known}.") from None
+        known = [b.address for b in Backend.objects.all()[:200]]
+        listed = ", ".join(known[:20]) or "none yet"
+        meant = _did_you_mean(address, known)
+        raise UnknownName(f"There is no backend '{address}'. {meant}There are: {listed}.") from None
 
 
 def find_pool(address: str) -> Pool:
@@ -273,8 +290,33 @@ def find_pool(address: str) -> Pool:
     found = list(pools.filter(name=parsed.pool) if parsed.pool else pools)
     if len(found) == 1:
         return found[0]
-    known = ", ".join(str(p) for p in Pool.objects.select_related("backend")[:20]) or "none yet"
-    raise UnknownName(f"'{address}' is not one pool. There are: {known}.")
+    known = [str(p) for p in Pool.objects.select_related("backend")[:200]]
+    listed = ", ".join(known[:20]) or "none yet"
+    raise UnknownName(f"'{address}' is not one pool. {_did_you_mean(address, known)}There are: {listed}.")
+
+
+def find_volume_type(name: str) -> VolumeType:
+    """Return the volume type *name*.  Raises `UnknownName` listing what there is."""
+    found = VolumeType.objects.filter(name=name).first()
+    if found is not None:
+        return found
+    known = list(VolumeType.objects.values_list("name", flat=True)[:200])
+    listed = ", ".join(known[:20]) or "none yet"
+    raise UnknownName(f"There is no volume type '{name}'. {_did_you_mean(name, known)}There are: {listed}.")
+
+
+# -- volume types -----------------------------------------------------------------------------------------------
+
+
+def create_volume_type(name: str, extra_specs: Mapping[str, str], *, description: str = "") -> VolumeType:
+    """Return the new volume type.  Raises `InventoryRefused` when the name is taken or no name."""
+    volume_type = VolumeType(name=name, extra_specs=dict(extra_specs), description=description)
+    try:
+        volume_type.full_clean()
+    except ValidationError as error:
+        raise InventoryRefused(" ".join(error.messages)) from None
+    volume_type.save()
+    return volume_type
 
 
 # -- volumes ----------------------------------------------------------------------------------------------------

@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 #: A bell that was not answered is rung again after this.
 _RING_AGAIN_SECONDS = 5
+#: With fewer characters an id is not looked for by its beginning.
+_SHORTEST_ID = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,12 +413,15 @@ def _reload(migration: VolumeMigration) -> VolumeMigration:
 def find_migration(text: str) -> VolumeMigration:
     """Return the migration whose id is *text* or begins with it.  Raises `inventory.UnknownName`."""
     query = VolumeMigration.objects.select_related("source_pool__backend", "destination_pool__backend")
-    try:
-        return query.get(pk=uuid.UUID(text))
-    except (ValueError, VolumeMigration.DoesNotExist):
-        raise inventory.UnknownName(
-            f"There is no migration '{text}'. `manage.py list_migrations` shows the last ones."
-        ) from None
+    wanted = text.strip().lower().replace("-", "")
+    found = list(query.filter(pk__startswith=wanted)[:2]) if len(wanted) >= _SHORTEST_ID else []
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise inventory.UnknownName(f"Several migrations begin with '{text}'. Write more of the id.")
+    raise inventory.UnknownName(
+        f"There is no migration '{text}'. `manage.py list_migrations` shows the last ones."
+    )
 
 
 def _note(migration: VolumeMigration, actor: Actor, kind: JournalEntry.Kind, text: str) -> None:

@@ -11,6 +11,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import OperationalError
 from django.http import Http404
 from rest_framework import exceptions
+from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
@@ -51,6 +52,8 @@ def as_problem(error: Exception, context: dict[str, Any]) -> Response:
             fields = _fields(500, "unexpected", "An unforeseen error; the log of the server has the details.")
     if request is not None:
         fields["instance"] = request.path
+        # Whatever the view would have rendered (the schema is YAML): a problem is JSON.
+        request.accepted_renderer, request.accepted_media_type = JSONRenderer(), JSONRenderer.media_type
     return Response(
         fields, fields["status"], headers=_headers(error, fields["status"]), content_type=CONTENT_TYPE
     )

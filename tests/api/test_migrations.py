@@ -81,7 +81,7 @@ def test_every_reason_is_told_at_once(api, volume):
     Backend.objects.filter(name="b").update(
         is_enabled=False, filter_function="volume.size > 100", reserved_percentage=100
     )
-    response = migrate(api, volume)
+    response = migrate(api, volume, force_host_copy=True)
     assert response.status_code == 409
     assert response.json()["code"] == "no_valid_pool"
     expected = {"attached", "has_snapshots", "pool_disabled", "filter_function_refuses", "no_space"}

@@ -45,13 +45,20 @@ def mounted(kind: str, folder: Path, size_bytes: int | None = None) -> Iterator[
         file.truncate(size_bytes or _IMAGE_BYTES[kind])
     options = {"ext4": ["-q", "-m", "0"], "xfs": ["-q"], "btrfs": ["-q"]}[kind]
     _run(f"mkfs.{kind}", *options, str(image))
-    device = _run("losetup", "--find", "--show", str(image))
-    try:
+    with loop_device(image) as device:
         _run("mount", "-t", kind, device, str(mount_point))
         try:
             yield mount_point
         finally:
             subprocess.run(["umount", str(mount_point)], check=True, timeout=60)
+
+
+@contextmanager
+def loop_device(image: Path) -> Iterator[str]:
+    """Yield the path of a loop device on the file *image*, which is removed at the end."""
+    device = _run("losetup", "--find", "--show", str(image))
+    try:
+        yield device
     finally:
         subprocess.run(["losetup", "--detach", device], check=True, timeout=60)
         image.unlink()

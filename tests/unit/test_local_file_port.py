@@ -4,6 +4,7 @@ import errno
 import mmap
 import os
 import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,6 +23,7 @@ from backends.drivers.errors import (
 from backends.drivers.local_file_port import LocalFilePort
 from backends.drivers.ports import ExtentKind
 from backends.drivers.types import MIB, OpenMode
+from tests.loopfs import loop_device
 
 SIZE = 5 * 4096 + 123
 
@@ -292,3 +294,38 @@ def test_refused_port_leaves_no_descriptor_open(make_file):
             with pytest.raises(InUse):
                 LocalFilePort(path, OpenMode.SOURCE)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_block_device_is_a_volume_too(make_file, page_buffer):
+    """Edges that a device cannot punch are written; it has no holes to report."""
+    with loop_device(Path(make_file(4 * MIB))) as device:
+        expected = bytearray(os.urandom(4 * MIB))
+        with LocalFilePort(device, OpenMode.WRITE) as port:
+            assert port.size_bytes == 4 * MIB
+            port.write(0, page_buffer(expected))
+            for offset, length in ((1000, 100), (4097, MIB), (2 * MIB, MIB), (4 * MIB - 1, 1)):
+                port.zero(offset, length)
+                expected[offset : offset + length] = bytes(length)
+            port.write(5000, memoryview(b"abc"))
+            expected[5000:5003] = b"abc"
+            port.flush()
+            assert [extent.kind for extent in port.extents(0, 4 * MIB)] == [ExtentKind.DATA]
+            with pytest.raises(InUse):
+                LocalFilePort(device, OpenMode.SOURCE)
+        with LocalFilePort(device, OpenMode.VERIFY) as port:
+            assert read(port) == expected
+
+
+def test_verify_reads_what_the_device_holds(make_file, page_buffer):
+    """Changed below the page cache, the device's bytes are read and not the remembered ones."""
+    image = make_file(MIB)
+    with loop_device(Path(image)) as device, open(device, "rb") as cached:
+        assert not any(cached.read(MIB))
+        with open(image, "r+b") as below:
+            below.write(b"x" * MIB)
+            below.flush()
+            os.fsync(below.fileno())
+        for buffer in (page_buffer(bytes(MIB)), memoryview(bytearray(MIB + 1))[1:]):
+            with LocalFilePort(device, OpenMode.VERIFY) as port:
+                port.read_into(0, buffer)
+            assert bytes(buffer) == b"x" * MIB

@@ -51,10 +51,12 @@ def run_promises(
 
     Args:
         make_driver: Returns a new driver object of the backend at each call.
-        size_bytes: Size of most volumes that are made, 64 KiB or more.
+        size_bytes: Size of most volumes that are made, 1 MiB or more.
         peer: Where native moves are tried to; if not given, the backend's next pool, when it has two.
         only: Names of the promises to try; all if not given.
     """
+    if size_bytes < MIB:
+        raise ValueError(f"volumes of {size_bytes} bytes are too small to try every promise; 1 MiB is enough")
     for promise in PROMISES:
         if only is None or promise.__name__ in only:
             bench = Bench(make_driver, pool, size_bytes=size_bytes, peer=peer)

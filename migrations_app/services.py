@@ -413,8 +413,11 @@ def _reload(migration: VolumeMigration) -> VolumeMigration:
 def find_migration(text: str) -> VolumeMigration:
     """Return the migration whose id is *text* or begins with it.  Raises `inventory.UnknownName`."""
     query = VolumeMigration.objects.select_related("source_pool__backend", "destination_pool__backend")
-    wanted = text.strip().lower().replace("-", "")
-    found = list(query.filter(pk__startswith=wanted)[:2]) if len(wanted) >= _SHORTEST_ID else []
+    digits = text.strip().lower().replace("-", "")
+    # As PostgreSQL writes an id; SQLite's lookup takes the hyphens away again.
+    parts = (digits[start:end] for start, end in ((0, 8), (8, 12), (12, 16), (16, 20), (20, None)))
+    wanted = "-".join(part for part in parts if part)
+    found = list(query.filter(pk__startswith=wanted)[:2]) if len(digits) >= _SHORTEST_ID else []
     if len(found) == 1:
         return found[0]
     if found:

@@ -1,0 +1,5 @@
+"""
+Storage drivers: plain Python, no Django.
+
+Start with `base.py` (the contract), then `directory.py` (the smallest real driver).
+"""

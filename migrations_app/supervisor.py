@@ -31,8 +31,6 @@ logger = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 5.0
-#: A bell that nobody answers for so long, with a slot free, means that the cluster hangs.
-HANG_SECONDS = 20.0
 _LONGEST_RESTART_WAIT_SECONDS = 30.0
 #: A cluster that ran so long is healthy: the next restart is not delayed.
 _HEALTHY_SECONDS = 60.0
@@ -149,11 +147,14 @@ class Supervisor:
         now = time.monotonic()
         waiting, running = services.waiting_and_running(self.host)
         self._waiting_since = {pk: self._waiting_since.get(pk, now) for pk in waiting}
-        if running >= settings.Q_CLUSTER["workers"] or now - self._child_started_at < HANG_SECONDS:
+        if (
+            running >= settings.Q_CLUSTER["workers"]
+            or now - self._child_started_at < settings.VOLMIG_HANG_SECONDS
+        ):
             # A slot that was busy until now may just have become free.
             self._waiting_since = dict.fromkeys(self._waiting_since, now)
             return False
-        return any(now - since > HANG_SECONDS for since in self._waiting_since.values())
+        return any(now - since > settings.VOLMIG_HANG_SECONDS for since in self._waiting_since.values())
 
     def _beat(self, *, is_draining: bool = False) -> None:
         self._heartbeat_at = time.monotonic()

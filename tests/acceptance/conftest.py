@@ -98,6 +98,7 @@ def start_worker(transactional_db: None, tmp_path: Path) -> Iterator[Callable[..
         "VOLMIG_LEASE_SECONDS": "6",
         "VOLMIG_RETRY_SECONDS": "1",
         "VOLMIG_CHECKPOINT_SECONDS": "1",
+        "VOLMIG_HANG_SECONDS": "6",
     }
 
     def start(command: str = "volmig_worker", **more: str) -> Worker:

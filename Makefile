@@ -1,0 +1,60 @@
+# volmig: `make demo` shows it, `make test` proves it.  `make help` lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MANAGE := $(BIN)/python manage.py
+PORT ?= 8000
+STAMP := $(VENV)/.installed
+
+# Debian packages.  Needed by `make demo`:
+DEMO_PACKAGES := e2fsprogs python3-venv
+# Needed by the tests beside these:
+TEST_PACKAGES := e2fsprogs python3-venv xfsprogs btrfs-progs chromium fonts-dejavu-core
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev system-packages system-packages-demo demo test lint format lock clean
+
+help: ## List the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/:.*## /\t/' | expand -t 22
+
+install: $(STAMP) ## Make .venv with the pinned runtime requirements.
+
+$(STAMP): requirements.txt
+	@PYTHON="$(PYTHON)" sh tools/make-venv.sh $(VENV) requirements.txt
+	@touch $@
+
+install-dev: $(VENV)/.installed-dev ## The same with what tests and checks need.
+
+$(VENV)/.installed-dev: requirements.txt requirements-dev.txt
+	@PYTHON="$(PYTHON)" sh tools/make-venv.sh $(VENV) requirements-dev.txt
+	@touch $(STAMP) $@
+
+system-packages: ## Install the Debian packages that demo and tests need (as root).
+	@sh tools/system-packages.sh --install $(TEST_PACKAGES)
+
+demo: ## Set everything up, run one migration, and leave the site running.
+	@sh tools/system-packages.sh $(DEMO_PACKAGES)
+	@$(MAKE) --no-print-directory install
+	@exec $(MANAGE) demo --port $(PORT)
+
+test: ## Run everything that CI runs.
+	@sh tools/system-packages.sh $(TEST_PACKAGES)
+	@$(MAKE) --no-print-directory install-dev
+	@$(MAKE) --no-print-directory lint
+	@BIN=$(BIN) sh tools/run-tests.sh
+
+lint: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install-dev ## Format the code.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: ## Pin requirements.in and requirements-dev.in with hashes (needs uv).
+	uv pip compile -q --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements.in -o requirements.txt
+	uv pip compile -q --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements-dev.in -o requirements-dev.txt
+
+clean: ## Remove the virtual environment, caches and the demo's state.
+	rm -rf $(VENV) var .pytest_cache .ruff_cache .hypothesis

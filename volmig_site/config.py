@@ -89,6 +89,13 @@ SETTINGS: tuple[Setting, ...] = (
         "seconds",
         "How long one queue task works on a migration before it saves a checkpoint and queues itself again.",
     ),
+    Setting(
+        "VOLMIG_HANG_SECONDS",
+        20,
+        int,
+        "seconds",
+        "A worker that leaves a migration lying so long although it has a free slot is started again.",
+    ),
     Setting("VOLMIG_CHECKPOINT_SECONDS", 5, int, "seconds", "Longest time of copying that a crash can cost."),
     Setting(
         "VOLMIG_MAX_ATTEMPTS",

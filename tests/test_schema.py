@@ -1,0 +1,13 @@
+"""The database schema is what the models say."""
+
+import pytest
+from django.core.management import call_command
+
+
+@pytest.mark.django_db
+def test_no_schema_migration_is_missing() -> None:
+    call_command("makemigrations", check=True, dry_run=True, verbosity=0)
+
+
+def test_system_checks_find_nothing() -> None:
+    call_command("check", fail_level="WARNING")

@@ -13,7 +13,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -48,6 +49,16 @@ EXIT_TEXTS = {
 }
 
 
+_HELP_WIDTH = 79
+
+
+class UsageError(VolmigError):
+    """Arguments that are wrong in a way that only shows when they are put together."""
+
+    code = "usage"
+    title = "Wrong arguments"
+
+
 class _HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Django's order of the options, and examples as they are written."""
 
@@ -57,6 +68,8 @@ class VolmigCommand(BaseCommand):
 
     #: Shown at the end of `--help`, one command a line.
     examples: ClassVar[tuple[str, ...]] = ()
+    #: What else is worth reading there.
+    notes: ClassVar[tuple[str, ...]] = ()
     #: The exit codes that this command can end with.
     exits: ClassVar[tuple[Exit, ...]] = (Exit.DONE, Exit.UNEXPECTED, Exit.USAGE, Exit.REFUSED)
 
@@ -100,6 +113,8 @@ class VolmigCommand(BaseCommand):
         kwargs.setdefault("epilog", self._epilog())
         kwargs.setdefault("formatter_class", _HelpFormatter)
         parser = super().create_parser(prog_name, subcommand, **kwargs)
+        # The epilog keeps its lines, so argparse leaves this one's as they are too.
+        parser.description = textwrap.fill(self.help, _HELP_WIDTH)
         complain = parser.error
 
         def error(message: str) -> None:
@@ -128,6 +143,8 @@ class VolmigCommand(BaseCommand):
         try:
             code = self.perform(**options) or Exit.DONE
             self.stdout.flush()
+        except UsageError as error:
+            return self.show_refusal(error, Exit.USAGE)
         except VolmigError as error:
             if options["traceback"]:
                 raise
@@ -165,7 +182,7 @@ class VolmigCommand(BaseCommand):
                 }
             }
         )
-        self.warn(f"Refused: {text}")
+        self.warn(f"{'Wrong arguments' if code is Exit.USAGE else 'Refused'}: {text}")
         self.warn_reasons(reasons)
         return code
 
@@ -184,7 +201,8 @@ class VolmigCommand(BaseCommand):
 
     def _epilog(self) -> str:
         lines = ["examples:", *(f"  {example}" for example in self.examples)] if self.examples else []
-        return "\n".join([*lines, "", "exit codes:", *(f"  {c:<3} {EXIT_TEXTS[c]}" for c in self.exits)])
+        notes = ["", *self.notes] if self.notes else []
+        return "\n".join([*lines, *notes, "", "exit codes:", *(f"  {c:<3} {EXIT_TEXTS[c]}" for c in self.exits)])
 
 
 @contextmanager
@@ -227,3 +245,11 @@ def key_value(text: str) -> tuple[str, str]:
     if not equals or not key.strip():
         raise ValueError(f"'{text}' is not of the form KEY=VALUE")
     return key.strip(), value
+
+
+def as_dict(pairs: Sequence[tuple[str, Any]], what: str) -> dict[str, Any]:
+    """Return *pairs* as a dictionary.  Raises `UsageError` when a key is given twice."""
+    keys = [key for key, _ in pairs]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        raise UsageError(f"{what} given twice: {', '.join(twice)}.")
+    return dict(pairs)

@@ -20,7 +20,7 @@ def parse_bytes(text: str) -> int:
     Return the bytes that *text* means, 1 or more: `10GiB`, `10GB` (10^9 each), or plain bytes.
 
     Raises:
-        ValueError: It means nothing, is ambiguous (`10G`), not whole, or too large; the text says what to write.
+        ValueError: It means nothing, is ambiguous (`10G`), not whole, or too large; it says what to write.
     """
     return _parse(text, is_speed=False)
 
@@ -50,3 +50,10 @@ def _parse(text: str, *, is_speed: bool) -> int:
     if not 1 <= scaled <= _LARGEST:
         raise ValueError(f"'{text}' is out of range: 1 byte or more, and less than 8 EiB.")
     return scaled
+
+
+def parse_count(text: str) -> int:
+    """Return the whole number 1 or more in *text*.  Raises `ValueError`."""
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise ValueError(f"'{text}' is not a whole number of 1 or more")
+    return int(text)

@@ -18,10 +18,15 @@ def is_draining() -> bool:
     return _draining.is_set()
 
 
+def drain() -> None:
+    """Ask this process to stop at the next checkpoint."""
+    _draining.set()
+
+
 def drain_on_sigterm() -> None:
     """From now on SIGTERM lets this process finish its block and save a checkpoint instead of killing it."""
 
-    def drain(signum: int, frame: Any) -> None:
-        _draining.set()
+    def on_signal(signum: int, frame: Any) -> None:
+        drain()
 
-    signal.signal(signal.SIGTERM, drain)
+    signal.signal(signal.SIGTERM, on_signal)

@@ -207,6 +207,8 @@ def _state_text(migration: VolumeMigration, state: State) -> str:
         return "Cancelling"
     if migration.retry_at and state in WORKING:
         return f"{_STATE_TEXTS[state]}: waiting to try again"
+    if state in WORKING and state is not State.QUEUED and not migration.owner:
+        return f"{_STATE_TEXTS[state]}: waiting for a worker to go on"
     lease = migration.lease_expires_at
     if migration.owner and lease and lease < timezone.now() and state in WORKING:
         return f"{_STATE_TEXTS[state]}: its worker has stopped, another one will go on"

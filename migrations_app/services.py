@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -146,6 +146,9 @@ def _load(volume_id: uuid.UUID) -> Volume:
 
 def _move_request(volume: Volume, force_host_copy: bool, facts: Any = None) -> MoveRequest:
     facts = facts or inventory.inspect_volume(volume)
+    if volume.locked_by_migration:
+        # Who uses it is the migration's own worker: nobody should be told to end that.
+        facts = replace(facts, usage=())
     return MoveRequest(
         volume=views_of_rows.volume_view(volume, facts),
         force_host_copy=force_host_copy,

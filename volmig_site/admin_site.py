@@ -10,6 +10,8 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.views.decorators.http import conditional_page, require_safe
 
+_OWN_APPS = ("backends", "migrations_app")
+
 
 class VolmigAdminSite(AdminSite):
     """Stock Django admin with a start page that says what runs and what needs a person."""
@@ -21,6 +23,11 @@ class VolmigAdminSite(AdminSite):
 
     def get_urls(self) -> list[URLPattern]:
         return [path("overview/live/", self.admin_view(_live), name="overview_live"), *super().get_urls()]
+
+    def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[dict[str, Any]]:
+        """Return the apps, this project's own first."""
+        apps = super().get_app_list(request, app_label)
+        return sorted(apps, key=lambda app: (app["app_label"] not in _OWN_APPS, app["app_label"]))
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         # Models cannot be imported before the apps are ready, and the site is made before that.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from django import template
 from django.utils import timezone
+from django.utils.timesince import timesince
 
 from backends import services as inventory
 from backends.models import Backend, Pool, Volume
@@ -57,6 +57,15 @@ def took(start: datetime | None, end: datetime | None = None) -> str:
 
 
 @register.filter
+def ago(moment: datetime | None) -> str:
+    """Return how long ago *moment* was, in its largest unit."""
+    if moment is None:
+        return "never"
+    text = timesince(moment, depth=1)
+    return "just now" if text.startswith("0") else f"{text} ago"
+
+
+@register.filter
 def until(moment: datetime | None) -> str:
     """Return how long it is until *moment*, coarsely; `due now` when it has passed."""
     if moment is None:
@@ -80,7 +89,7 @@ def migration_chip(migration: VolumeMigration) -> dict[str, str]:
 @register.inclusion_tag("volmig/chip.html")
 def volume_chip(volume: Volume) -> dict[str, str]:
     """The status of a volume."""
-    return {"tone": _VOLUME_TONES.get(volume.status, "grey"), "text": volume.get_status_display()}
+    return {"tone": _VOLUME_TONES.get(volume.status, "grey"), "text": volume.status.replace("_", " ")}
 
 
 @register.inclusion_tag("volmig/chip.html")
@@ -130,7 +139,9 @@ def capacity_bar(pool: Pool, reserved_bytes: int = 0) -> dict[str, Any]:
         "used_width": round(used * 100 / total, 2),
         "reserved_width": round(reserved * 100 / total, 2),
         "percent": round(used * 100 / total),
-        "provisioned_at": None if provisioned is None else min(100.0, round(provisioned * 100 / total, 2)),
+        "provisioned_percent": round((provisioned or 0) * 100 / total),
+        # Half a point from the end, so that the mark is not cut in two.
+        "provisioned_at": min(99.5, round((provisioned or 0) * 100 / total, 2)),
         "is_nearly_full": (used + reserved) * 10 >= total * 9,
     }
 
@@ -149,9 +160,9 @@ def room_bar(verdict: Any, totals: Mapping[str, int | None]) -> dict[str, Any]:
 
 
 @register.filter
-def is_this(first: uuid.UUID | str, second: uuid.UUID | str) -> bool:
-    """Tell whether two ids are the same, whether as text or not."""
-    return str(first) == str(second)
+def signed(number: float) -> str:
+    """Return a number with its sign, for what adds up."""
+    return f"{number:+.2f}"
 
 
 @register.simple_tag

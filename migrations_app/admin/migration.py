@@ -1,0 +1,232 @@
+"""Migrations: the list, the page of one, cancelling.  Read-only but for the verbs."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.views.main import ChangeList
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.safestring import SafeString
+from django.views.decorators.http import conditional_page, require_safe
+
+from backends.admin.pieces import CappedPaginator, PlainTitle, ReadOnlyAdmin, change_url, piece
+from migrations_app import services
+from migrations_app.admin.migration_page import page_context
+from migrations_app.errors import RequestRefused
+from migrations_app.models import VolumeMigration
+from migrations_app.states import CANCELLABLE, ENDED, WORKING, State
+
+_CANCEL = "migrations_app.cancel_migration"
+#: One request asks for the live parts of so many rows.
+_LIVE_ROWS = 100
+
+
+class StageFilter(admin.SimpleListFilter):
+    """The states in three heaps, as people look for them."""
+
+    title = "stage"
+    parameter_name = "stage"
+
+    _STATES = {
+        "active": [*WORKING, State.PAUSED],
+        "person": [State.NEEDS_OPERATOR, State.FAILED],
+        "kept": [State.RETAINED],
+        "ended": [*ENDED],
+    }
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [
+            ("active", "running or waiting"),
+            ("person", "failed or needs a decision"),
+            ("kept", "moved, source kept"),
+            ("ended", "over"),
+        ]
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[VolumeMigration]
+    ) -> QuerySet[VolumeMigration]:
+        states = self._STATES.get(self.value() or "")
+        return queryset.filter(state__in=states) if states else queryset
+
+
+class StateFilter(admin.ChoicesFieldListFilter):
+    """The states in words."""
+
+    def choices(self, changelist: ChangeList) -> Iterator[dict[str, Any]]:
+        for choice in super().choices(changelist):
+            yield {**choice, "display": str(choice["display"]).replace("_", " ")}
+
+
+@admin.register(VolumeMigration)
+class MigrationAdmin(PlainTitle, ReadOnlyAdmin, admin.ModelAdmin):
+    """Rows are written by services and workers only."""
+
+    change_list_template = "volmig/migration_list.html"
+    list_display = ["volume_name", "route", "state_cell", "progress", "asked", "duration"]
+    list_filter = [StageFilter, ("state", StateFilter)]
+    show_facets = admin.ShowFacets.NEVER
+    list_select_related = ["source_pool__backend", "destination_pool__backend"]
+    list_per_page = 50
+    list_max_show_all = 200
+    show_full_result_count = False
+    paginator = CappedPaginator
+    ordering = ["-created_at", "-id"]
+    search_fields = ["volume_name__startswith"]
+    search_help_text = "Beginning of the volume's name, or the whole id of a migration or a volume."
+    actions = None
+
+    # -- list --------------------------------------------------------------------------------------------
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[VolumeMigration]:
+        return super().get_queryset(request).prefetch_related("journal")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[VolumeMigration], search_term: str
+    ) -> tuple[QuerySet[VolumeMigration], bool]:
+        try:
+            wanted = uuid.UUID(search_term.strip())
+        except ValueError:
+            return super().get_search_results(request, queryset, search_term)
+        return queryset.filter(pk=wanted) | queryset.filter(volume_id=wanted), False
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        response = super().changelist_view(request, extra_context)
+        page: ChangeList | None = getattr(response, "context_data", {}).get("cl")
+        if page is not None:
+            active = [str(m.pk) for m in page.result_list if m.state in WORKING]
+            if active:
+                query = "&".join(f"id={pk}" for pk in active[:_LIVE_ROWS])
+                response.context_data["live_url"] = (
+                    f"{reverse('admin:migrations_app_volumemigration_live_rows')}?{query}"
+                )
+        return response
+
+    @admin.display(description="from → to")
+    def route(self, migration: VolumeMigration) -> SafeString:
+        return piece("volmig/route.html", migration=migration)
+
+    @admin.display(description="state", ordering="state")
+    def state_cell(self, migration: VolumeMigration) -> SafeString:
+        return piece("volmig/migration_state_cell.html", migration=migration)
+
+    @admin.display(description="progress")
+    def progress(self, migration: VolumeMigration) -> SafeString:
+        return piece("volmig/migration_progress_cell.html", migration=migration)
+
+    @admin.display(description="asked", ordering="created_at")
+    def asked(self, migration: VolumeMigration) -> SafeString:
+        return piece("volmig/asked_by.html", migration=migration)
+
+    @admin.display(description="took")
+    def duration(self, migration: VolumeMigration) -> SafeString:
+        return piece("volmig/migration_took_cell.html", migration=migration)
+
+    # -- page --------------------------------------------------------------------------------------------
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        try:
+            migration = self._get(uuid.UUID(object_id))
+        except ValueError:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": f"{migration.volume_name} to {migration.destination_pool}",
+            **page_context(migration, request.user),
+        }
+        return TemplateResponse(request, "volmig/migration.html", context)
+
+    def _get(self, pk: uuid.UUID) -> VolumeMigration:
+        rows = VolumeMigration.objects.select_related(
+            "source_pool__backend", "destination_pool__backend", "volume"
+        )
+        return get_object_or_404(rows.prefetch_related("journal"), pk=pk)
+
+    def get_urls(self) -> list[URLPattern]:
+        wrap = self.admin_site.admin_view
+        name = "migrations_app_volumemigration"
+        return [
+            path("live/", wrap(conditional_page(require_safe(self.live_rows))), name=f"{name}_live_rows"),
+            path("<uuid:pk>/live/", wrap(conditional_page(require_safe(self.live))), name=f"{name}_live"),
+            path("<uuid:pk>/cancel/", wrap(self.cancel), name=f"{name}_cancel"),
+            *super().get_urls(),
+        ]
+
+    def live(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+        """Return the parts of one migration's page that change by themselves."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        return TemplateResponse(
+            request, "volmig/migration_live.html", page_context(self._get(pk), request.user)
+        )
+
+    def live_rows(self, request: HttpRequest) -> HttpResponse:
+        """Return the cells of the rows whose ids are asked, all with one request."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        try:
+            ids = [uuid.UUID(text) for text in request.GET.getlist("id")[:_LIVE_ROWS]]
+        except ValueError:
+            raise IncorrectLookupParameters("An id is not a UUID.") from None
+        rows = list(VolumeMigration.objects.filter(pk__in=ids).prefetch_related("journal"))
+        context = {"rows": rows, "is_over": all(m.state not in WORKING for m in rows)}
+        return TemplateResponse(request, "volmig/migration_rows_live.html", context)
+
+    # -- verbs -------------------------------------------------------------------------------------------
+
+    def cancel(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+        """Ask, then cancel."""
+        if not (self.has_view_permission(request) and request.user.has_perm(_CANCEL)):
+            raise PermissionDenied
+        migration = self._get(pk)
+        here = change_url(migration)
+        if request.method == "POST":
+            try:
+                services.cancel_migration(
+                    migration, services.Actor.of(request.user, VolumeMigration.Via.ADMIN)
+                )
+                self.message_user(request, "Cancelling: what was made is removed.", messages.SUCCESS)
+            except RequestRefused as error:
+                self.message_user(request, str(error), messages.ERROR)
+            return redirect(here)
+        if migration.state not in CANCELLABLE:
+            self.message_user(request, "This migration cannot be cancelled any more.", messages.ERROR)
+            return redirect(here)
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": f"Cancel the migration of '{migration.volume_name}'?",
+            "sentences": [
+                f"What was copied to {migration.destination_pool} is deleted.",
+                f"The volume stays where it is, at {migration.source_pool}, and can be used at once.",
+            ],
+            "is_danger": True,
+            "submit": "Cancel the migration",
+            "back_url": here,
+            "back_text": "Let it run",
+            "breadcrumbs": [
+                ("Migrations", reverse("admin:migrations_app_volumemigration_changelist")),
+                (migration.volume_name, here),
+                ("Cancel", None),
+            ],
+        }
+        return TemplateResponse(request, "volmig/confirm_page.html", context)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.mark.parametrize("size_bytes", [1, 4097, 20 * MIB, 130 * MIB + 511])
 def test_generic_copy_moves_every_byte(two_backends, make_volume, actor, run_to_end, size_bytes):
-    a, b = two_backends
+    a, _ = two_backends
     volume = make_volume(a, size_bytes=size_bytes)
     source = object_path(volume)
     before, allocated = digest(source), source.stat().st_blocks
@@ -86,7 +86,7 @@ def test_kept_source_is_purged_when_its_time_is_over(two_backends, make_volume, 
 def test_flipped_byte_at_the_destination_is_found_and_nothing_switches(
     two_backends, make_volume, actor, run_to_end, monkeypatch
 ):
-    a, b = two_backends
+    a, _ = two_backends
     volume = make_volume(a, size_bytes=80 * MIB)
     before = digest(object_path(volume))
     migration = services.request_migration(volume, "testhost@b", actor, Options(force_host_copy=True))
@@ -114,7 +114,7 @@ def test_flipped_byte_at_the_destination_is_found_and_nothing_switches(
 
 
 def test_cancel_before_the_worker_starts_leaves_nothing(two_backends, make_volume, actor, run_to_end):
-    a, b = two_backends
+    a, _ = two_backends
     volume = make_volume(a)
     before = digest(object_path(volume))
     migration = services.request_migration(volume, "testhost@b", actor)

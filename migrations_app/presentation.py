@@ -188,7 +188,7 @@ def progress(migration: VolumeMigration) -> ProgressView:
     entries = list(migration.journal.all())
     attempts = _attempts(migration, entries)
     done, total = _bytes(migration, state)
-    speed = _speed(migration) if state in _COUNTED else None
+    speed = _speed(migration) if done is not None and state in _COUNTED else None
     return ProgressView(
         state_text=_state_text(migration, state),
         phase_label=_phase_label(state, entries),
@@ -224,7 +224,8 @@ def _phase_label(state: State, entries: Sequence[JournalEntry]) -> str:
 
 def _bytes(migration: VolumeMigration, state: State) -> tuple[int | None, int | None]:
     total = migration.phase_total_bytes
-    if total is None or (state not in _COUNTED and state not in _MOVED):
+    is_cancelling = state in _COUNTED and migration.cancel_requested_at is not None
+    if total is None or is_cancelling or (state not in _COUNTED and state not in _MOVED):
         return None, None
     return (total if state in _MOVED else min(migration.phase_done_bytes, total)), total
 

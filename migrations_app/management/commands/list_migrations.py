@@ -48,7 +48,8 @@ class Command(VolmigCommand):
             "--state",
             action="append",
             choices=[state.value for state in State],
-            help="Only migrations in this state; may be repeated.",
+            metavar="STATE",
+            help=f"Only migrations in this state; may be repeated. One of: {', '.join(State)}.",
         )
         parser.add_argument(
             "--limit", type=argument(parse_count), default=20, metavar="N", help="At most so many (20)."

@@ -103,6 +103,14 @@ class VolmigCommand(BaseCommand):
     def is_terminal(self) -> bool:
         return not self.as_json and self.stdout.isatty()
 
+    def console(self) -> Any:
+        """Return a rich console on stdout; ask `is_terminal` first."""
+        # Imported here: it takes longer than all the rest of a command that needs none.
+        from rich.console import Console
+
+        # Not the wrapper, which would end every fragment with a newline.
+        return Console(file=self.stdout._out)
+
     @staticmethod
     def _plain(text: str) -> str:
         return text

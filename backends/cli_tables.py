@@ -22,7 +22,7 @@ def show_table(command: VolmigCommand, columns: Sequence[Column], rows: Sequence
     if command.as_json:
         return
     if command.is_terminal:
-        _show_rich(columns, rows)
+        _show_rich(command, columns, rows)
     else:
         for line in aligned(columns, rows):
             command.say(line)
@@ -41,22 +41,24 @@ def aligned(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[st
     ]
 
 
-def _show_rich(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
-    # Imported here: it takes longer than all the rest of a command that prints no table.
+def _show_rich(command: VolmigCommand, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    # As in `console`: a pipe does not need it.
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(
-            column.title,
-            justify="right" if column.is_number else "left",
-            no_wrap=not column.may_wrap,
-            overflow="fold" if column.may_wrap else "ellipsis",
-        )
+        # rich makes those columns narrower that may wrap: not numbers, which cut off are other numbers.
+        justify = "right" if column.is_number else "left"
+        table.add_column(column.title, justify=justify, no_wrap=column.is_number)
     for row in rows:
         # As plain text: a name may hold what looks like markup.
-        table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+        cells = zip(row, columns, strict=True)
+        table.add_row(
+            *(
+                Text(cell, no_wrap=not column.may_wrap, overflow="fold" if column.may_wrap else "ellipsis")
+                for cell, column in cells
+            )
+        )
+    command.console().print(table)

@@ -73,6 +73,7 @@ class Screen:
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
             TextColumn("{task.fields[numbers]}", markup=False),
+            console=self._command.console(),
         )
         self._bar.start()
         self._task = self._bar.add_task("", total=None, numbers="")

@@ -223,10 +223,12 @@ class UnknownPath(APIView):
 
 def _hint(path: str) -> str:
     try:
-        found = resolve(f"{path}/")
+        is_known = resolve(f"{path}/").url_name != "api-unknown"
     except Resolver404:
-        return ""
-    return "" if found.url_name == "api-unknown" else f" Did you mean {path}/ (with the slash)?"
+        is_known = False
+    if is_known:
+        return f" Did you mean {path}/ (with the slash)?"
+    return f" What there is stands at {reverse('api-docs')}."
 
 
 def _accepted(migration: VolumeMigration) -> Response:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
+from django.db import connection
 from django_q.models import OrmQ
 
 from backends import services as inventory
@@ -72,6 +75,27 @@ def test_a_second_request_for_the_volume_is_409(api, volume):
     assert second["Content-Type"] == "application/problem+json"
     assert second.json()["code"] == "busy"
     assert second.json()["reasons"]
+    assert VolumeMigration.objects.count() == 1
+
+
+def test_of_two_requests_at_the_same_time_one_is_accepted(admin, client_of, volume):
+    answers = []
+    start = threading.Barrier(2)
+
+    def ask():
+        try:
+            client = client_of(admin)
+            start.wait()
+            answers.append(migrate(client, volume).status_code)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == [202, 409]
     assert VolumeMigration.objects.count() == 1
 
 

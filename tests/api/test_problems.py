@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from django.db import OperationalError
 from rest_framework.test import APIClient
 
+from backends.drivers.errors import ConnectionLost, NotReady
 from migrations_app import services
+from migrations_app.errors import RequestRefused
 
 pytestmark = pytest.mark.django_db
 
@@ -92,6 +95,30 @@ def test_an_unforeseen_error_is_500_and_tells_nothing(api, monkeypatch, make_bac
     response = api.get(f"/api/volumes/{volume.pk}/destinations/")
     assert "secret plan" not in str(assert_problem(response, 500, "unexpected"))
     assert "secret plan" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (OperationalError("database is locked"), 503, "database_unavailable"),
+        (ConnectionLost("The storage went away.", backend="a@b"), 503, "connection_lost"),
+        (NotReady("It is not mounted.", backend="a@b"), 502, "not_ready"),
+        (RequestRefused("Not today."), 409, "refused"),
+    ],
+)
+def test_what_the_services_raise(api, monkeypatch, make_backend, make_volume, error, status, code):
+    def fail(*args, **kwargs):
+        raise error
+
+    volume = make_volume(make_backend("a"), filled=False)
+    monkeypatch.setattr(services, "destinations", fail)
+    response = api.get(f"/api/volumes/{volume.pk}/destinations/")
+    assert_problem(response, status, code)
+    assert response.has_header("Retry-After") == (status == 503)
+
+
+def test_the_address_of_the_api_itself_leads_to_its_description(api):
+    assert "/api/docs/" in assert_problem(api.get("/api/"), 404, "not_found")["detail"]
 
 
 def test_a_misspelt_filter_is_refused_with_a_suggestion(api):

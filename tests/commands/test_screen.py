@@ -22,12 +22,10 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def terminal(monkeypatch) -> Terminal:
-    """Return what a command on a terminal of 60 columns has printed."""
-    stdout = Terminal()
-    monkeypatch.setattr("sys.stdout", stdout)
+    """Return a terminal of 60 columns."""
     for name, value in {"COLUMNS": "60", "TERM": "xterm", "NO_COLOR": "1"}.items():
         monkeypatch.setenv(name, value)
-    return stdout
+    return Terminal()
 
 
 def test_a_pipe_gets_a_line_when_the_state_changes():
@@ -53,6 +51,7 @@ def test_long_names_are_cut_on_a_terminal_only(terminal):
     show_table(VolmigCommand(stdout=terminal), columns, [row])
     assert "…" in terminal.getvalue()
     assert "[b]long" in terminal.getvalue()
+    assert "SIZE" in terminal.getvalue()
     pipe = io.StringIO()
     show_table(VolmigCommand(stdout=pipe), columns, [row])
     assert row[0] in pipe.getvalue()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from migrations_app import cli_follow
+from migrations_app.cli import follow as cli_follow
 
 
 @dataclass(frozen=True)

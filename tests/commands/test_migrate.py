@@ -11,7 +11,8 @@ from django_q.models import OrmQ
 
 from backends import services as inventory
 from backends.models import Backend, Snapshot
-from migrations_app import cli_follow, draining, services
+from migrations_app import draining, services
+from migrations_app.cli import follow as cli_follow
 from migrations_app.models import VolumeMigration, WorkerHost
 from tests.conftest import HOST, digest, object_path
 

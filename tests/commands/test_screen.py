@@ -9,7 +9,7 @@ import pytest
 
 from backends.cli import VolmigCommand
 from backends.cli_tables import Column, show_table
-from migrations_app.cli_screen import Screen
+from migrations_app.cli.screen import Screen
 from migrations_app.presentation import ProgressView
 
 HALF = ProgressView("Copying", "Copy", 512, 1024, 50, 100, 5.0, 1, False)

@@ -8,8 +8,8 @@ from django.core.management.base import CommandParser
 
 from backends.cli import Exit, VolmigCommand, user_name
 from migrations_app import services
-from migrations_app.cli_end import wait_for
-from migrations_app.cli_text import short_id
+from migrations_app.cli.end import wait_for
+from migrations_app.cli.text import short_id
 from migrations_app.presentation import summary
 from migrations_app.services import Actor
 

@@ -10,7 +10,7 @@ from backends.cli import VolmigCommand, argument
 from backends.cli_tables import Column, show_table
 from backends.quantities import parse_count
 from migrations_app import services
-from migrations_app.cli_text import RESTING, outcome_lines, progress_text, short_id, time_text
+from migrations_app.cli.text import RESTING, outcome_lines, progress_text, short_id, time_text
 from migrations_app.models import VolumeMigration
 from migrations_app.presentation import progress, steps, summary
 from migrations_app.states import State

@@ -11,8 +11,8 @@ from backends.cli import Exit, VolmigCommand, argument, user_name
 from backends.models import Volume
 from backends.quantities import parse_speed
 from migrations_app import services
-from migrations_app.cli_end import EXITS, wait_for
-from migrations_app.cli_text import short_id
+from migrations_app.cli.end import EXITS, wait_for
+from migrations_app.cli.text import short_id
 from migrations_app.errors import NoValidPool
 from migrations_app.models import VolumeMigration
 from migrations_app.presentation import summary

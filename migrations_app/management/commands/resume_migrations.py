@@ -8,8 +8,8 @@ from django.core.management.base import CommandParser
 
 from backends.cli import Exit, UsageError, VolmigCommand
 from migrations_app import services
-from migrations_app.cli_end import EXITS, wait_for
-from migrations_app.cli_text import short_id
+from migrations_app.cli.end import EXITS, wait_for
+from migrations_app.cli.text import short_id
 
 
 class Command(VolmigCommand):

@@ -62,7 +62,9 @@ def outcome_lines(migration: VolumeMigration) -> list[str]:
 
 def _verified(migration: VolumeMigration) -> str:
     if migration.destination_digest:
-        return f"read back from the destination and equal to the source, digest {migration.destination_digest}"
+        return (
+            f"read back from the destination and equal to the source, digest {migration.destination_digest}"
+        )
     if migration.verify == VolumeMigration.Verify.NONE:
         return "no, as asked"
     return f"the storage moved it ({migration.method}); nothing was copied, so there is nothing to compare"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from backends.cli import Exit, VolmigCommand
-from migrations_app.cli_follow import Followed, follow
-from migrations_app.cli_text import MOVED, outcome_lines, short_id
+from migrations_app.cli.follow import Followed, follow
+from migrations_app.cli.text import MOVED, outcome_lines, short_id
 from migrations_app.models import VolumeMigration
 from migrations_app.presentation import summary
 from migrations_app.states import State

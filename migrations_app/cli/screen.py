@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from backends.cli import VolmigCommand
-from migrations_app.cli_text import RESTING, progress_text
+from migrations_app.cli.text import RESTING, progress_text
 from migrations_app.models import VolumeMigration
 from migrations_app.presentation import ProgressView
 

@@ -21,8 +21,8 @@ from django.utils import timezone
 
 from backends.cli import VolmigCommand
 from migrations_app import draining, supervisor, worker
-from migrations_app.cli_screen import Screen
-from migrations_app.cli_text import RESTING
+from migrations_app.cli.screen import Screen
+from migrations_app.cli.text import RESTING
 from migrations_app.lease import is_dead
 from migrations_app.models import VolumeMigration
 from migrations_app.presentation import progress
@@ -102,7 +102,9 @@ def _may_work_here(migration: VolumeMigration) -> bool:
 
 def _why_idle(migration: VolumeMigration) -> str:
     if supervisor.is_alive(migration.host):
-        return f"The worker of host '{migration.host}' is busy with other migrations; this one waits its turn."
+        return (
+            f"The worker of host '{migration.host}' is busy with other migrations; this one waits its turn."
+        )
     return (
         f"No worker of host '{migration.host}' has taken it yet. "
         "Is one running there? Start it with: manage.py volmig_worker"

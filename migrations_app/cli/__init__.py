@@ -1,0 +1,1 @@
+"""What the commands about migrations have in common: words, progress, waiting."""

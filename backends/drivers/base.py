@@ -224,6 +224,47 @@ class Driver(abc.ABC):
         self._check_names(pool, name)
         return self._snapshots(pool, name)
 
+    def extend(self, pool: str, name: str, size_bytes: int) -> StoredVolume:
+        """
+        Return the volume with its new size; what was added reads as zeros.
+
+        Called only with more than the recorded size, while nobody uses the volume.
+
+        Raises:
+            NotFound, InUse, NoSpace, NotPermitted.
+            Unsupported: The storage cannot, or *size_bytes* is less than the volume has.
+
+        If not overridden: `Unsupported`.   Safe to repeat: yes.   Durable on return: yes.
+        """
+        self._check_names(pool, name)
+        found = self._describe(pool, name)
+        if found.size_bytes == size_bytes:
+            return found
+        if found.size_bytes > size_bytes:
+            raise Unsupported(
+                f"'{name}' has {found.size_bytes} bytes; volumes are never made smaller.",
+                backend=self.context.backend,
+                operation="extend",
+                volume=name,
+            )
+        return self._extend(pool, name, size_bytes)
+
+    def create_snapshot(self, pool: str, name: str, snapshot: str) -> None:
+        """
+        Return when the storage holds a snapshot of the volume, listed by `snapshots`.
+
+        If not overridden: `Unsupported`.   Safe to repeat: yes.   Durable on return: yes.
+        """
+        self._check_names(pool, name)
+        self._check_names(pool, snapshot)
+        self._create_snapshot(pool, name, snapshot)
+
+    def delete_snapshot(self, pool: str, name: str, snapshot: str) -> None:
+        """Return when the volume has no such snapshot.  If not overridden: `Unsupported`.  Safe to repeat: yes."""
+        self._check_names(pool, name)
+        self._check_names(pool, snapshot)
+        self._delete_snapshot(pool, name, snapshot)
+
     # -- native moves -----------------------------------------------------------------------------------------
 
     @classmethod
@@ -329,6 +370,15 @@ class Driver(abc.ABC):
     def _snapshots(self, pool: str, name: str) -> list[str]:
         self._describe(pool, name)
         return []
+
+    def _extend(self, pool: str, name: str, size_bytes: int) -> StoredVolume:
+        raise Unsupported(f"The driver '{self.name}' cannot extend volumes.", backend=self.context.backend)
+
+    def _create_snapshot(self, pool: str, name: str, snapshot: str) -> None:
+        raise Unsupported(f"The driver '{self.name}' has no snapshots.", backend=self.context.backend)
+
+    def _delete_snapshot(self, pool: str, name: str, snapshot: str) -> None:
+        raise Unsupported(f"The driver '{self.name}' has no snapshots.", backend=self.context.backend)
 
     def _start_move(
         self, pool: str, name: str, destination: Mapping[str, Any], destination_pool: str, new_name: str

@@ -247,6 +247,17 @@ class DirectoryDriver(Driver):
             os.unlink(old, dir_fd=directory.fd)
             directory.sync()
 
+    def _extend(self, pool: str, name: str, size_bytes: int) -> StoredVolume:
+        with self._directory(pool, "extend", name) as directory:
+            fd = os.open(file_name(name), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory.fd)
+            try:
+                self._refuse_if_used(directory, fd, name)
+                os.ftruncate(fd, size_bytes)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            return directory.volume(name)
+
     def _open(self, pool: str, name: str, mode: OpenMode) -> Port:
         with self._directory(pool, "open", name) as directory:
             for _ in range(_OPEN_ATTEMPTS):

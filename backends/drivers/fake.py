@@ -383,6 +383,24 @@ class FakeDriver(Driver):
             volume.name = new_name
             self.store.volumes[pool, new_name] = volume
 
+    def _extend(self, pool: str, name: str, size_bytes: int) -> StoredVolume:
+        with self.store.lock:
+            volume = self._find(pool, name, "extend")
+            volume.size_bytes = size_bytes
+            return _stored(volume)
+
+    def _create_snapshot(self, pool: str, name: str, snapshot: str) -> None:
+        with self.store.lock:
+            snapshots = self._find(pool, name, "create_snapshot").snapshots
+            if snapshot not in snapshots:
+                snapshots.append(snapshot)
+
+    def _delete_snapshot(self, pool: str, name: str, snapshot: str) -> None:
+        with self.store.lock:
+            snapshots = self._find(pool, name, "delete_snapshot").snapshots
+            if snapshot in snapshots:
+                snapshots.remove(snapshot)
+
     def _open(self, pool: str, name: str, mode: OpenMode) -> Port:
         with self.store.lock:
             volume = self._find(pool, name, "open")

@@ -315,5 +315,7 @@ def _stored_volume(name: str, info: os.stat_result) -> StoredVolume:
         size_bytes=info.st_size,
         # st_blocks counts 512 bytes whatever the file system's block is: stat(2).
         allocated_bytes=info.st_blocks * 512,
-        identity=f"{info.st_dev}:{info.st_ino}",
+        # Without the device: its number may be another one after a reboot, and the marker proves the file system.
+        identity=f"inode {info.st_ino}",
+        changed=str(info.st_mtime_ns),
     )

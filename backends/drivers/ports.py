@@ -50,6 +50,8 @@ class Port(abc.ABC):
     reads_zero_when_new: bool = False
     #: While this port is open nobody else can open the volume for writing.
     is_exclusive: bool = False
+    #: `zero` keeps the room of what it zeroes: the volume was made with all its room, and is to stay so.
+    keeps_allocation: bool = False
 
     @abc.abstractmethod
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
@@ -90,7 +92,9 @@ class Port(abc.ABC):
     @abc.abstractmethod
     def zero(self, offset: int, length: int) -> None:
         """
-        Make *length* bytes from *offset* read as zeros, giving their room back where the storage can.
+        Make *length* bytes from *offset* read as zeros.
+
+        Their room is given back where the storage can, unless `keeps_allocation`.
 
         Raises:
             As `write`.
@@ -106,6 +110,15 @@ class Port(abc.ABC):
         Raises:
             CorruptData: The storage reported that data may be lost.  The copy must not be believed from its last
                 checkpoint on.  A second call that succeeds proves nothing: an error is reported once per descriptor.
+        """
+
+    def interrupt(self) -> None:
+        """
+        Let every call that is under way, and every later one, fail soon with `ConnectionLost`.
+
+        Called when the work is given up, from another thread than those that wait.
+
+        If not overridden: does nothing, for ports whose calls cannot be broken off.   Safe to repeat: yes.
         """
 
     @abc.abstractmethod

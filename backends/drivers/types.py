@@ -112,14 +112,16 @@ class StoredVolume:
     """
     A volume as it lies on the storage.
 
-    `identity` changes when the object is replaced by another one of the same name (for a file: device and inode).
-    `allocated_bytes` is the room that it takes, `None` when the storage does not say.
+    `identity` changes when the object is replaced by another one of the same name, and outlives a reboot (for a
+    file: its inode).  `allocated_bytes` is the room that it takes, `None` when the storage does not say.
+    `changed` is some text that differs after every write; empty when the storage does not say (block devices).
     """
 
     name: str
     size_bytes: int
     allocated_bytes: int | None
     identity: str
+    changed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,6 +229,19 @@ class RenamesOntoItself(FakeDriver):
             super()._rename(pool, name, new_name)
 
 
+@breaks("extended_volume_keeps_its_data")
+class ForgetsWhenExtended(FakeDriver):
+    def _extend(self, pool, name, size_bytes):
+        self._find(pool, name, "extend").pages.clear()
+        return super()._extend(pool, name, size_bytes)
+
+
+@breaks("snapshots_come_and_go")
+class KeepsSnapshots(FakeDriver):
+    def _delete_snapshot(self, pool, name, snapshot):
+        pass
+
+
 # -- data ----------------------------------------------------------------------------------------------------
 
 

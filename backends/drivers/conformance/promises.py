@@ -324,6 +324,44 @@ def rename_does_not_replace(bench: Bench) -> None:
         expect(bench.read(volume, 0, 4096) == content, "a refused rename changed data")
 
 
+@promise
+def extended_volume_keeps_its_data(bench: Bench) -> None:
+    """A volume that was made larger has its old data, and zeros behind it; it is never made smaller."""
+    driver = bench.driver()
+    name = bench.new_volume(driver)
+    size = driver.describe(bench.pool, name).size_bytes
+    content = pattern(4096)
+    bench.write(name, (size - 4096, content))
+    try:
+        driver.extend(bench.pool, name, size + 8192)
+    except Unsupported as error:
+        raise PromiseSkipped("the driver cannot extend volumes") from error
+    found = bench.driver().extend(bench.pool, name, size + 8192)
+    expect(found.size_bytes >= size + 8192, f"{found.size_bytes} bytes after extend to {size + 8192}")
+    expect(bench.read(name, size - 4096, 4096) == content, "extend changed the data")
+    if driver.capabilities.reads_zero_when_new:
+        expect(bench.read(name, size, 8192) == bytes(8192), "what extend added does not read as zeros")
+    with expect_error(Unsupported, when="extend to a smaller size"):
+        driver.extend(bench.pool, name, size)
+
+
+@promise
+def snapshots_come_and_go(bench: Bench) -> None:
+    """A snapshot that was made is listed until it is deleted; both may be asked for twice."""
+    driver = bench.driver()
+    name = bench.new_volume(driver)
+    snapshot = f"{name}-snapshot"
+    try:
+        for _ in range(2):
+            driver.create_snapshot(bench.pool, name, snapshot)
+    except Unsupported as error:
+        raise PromiseSkipped("the driver has no snapshots") from error
+    expect(bench.driver().snapshots(bench.pool, name) == [snapshot], "the snapshot is not listed, once")
+    for _ in range(2):
+        driver.delete_snapshot(bench.pool, name, snapshot)
+    expect(bench.driver().snapshots(bench.pool, name) == [], "the snapshot is listed after it was deleted")
+
+
 # -- data ----------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,166 @@
+"""
+NBD servers of this host that live as long as a `with` block: how everything that is not a local path becomes a port.
+
+The socket lies in a directory that only this user can enter.  The server ends with its parent, also when the parent
+is killed; the directory that is then left is removed when the next server starts.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from backends.drivers.errors import ConnectionLost, NotReady
+
+_PREFIX = "volmig-nbd-"
+_START_SECONDS = 20.0
+_STOP_SECONDS = 5.0
+_PACKAGES = {"qemu-nbd": "qemu-utils", "nbdkit": "nbdkit", "setpriv": "util-linux"}
+
+
+@dataclass(frozen=True)
+class NbdServer:
+    """A server that is running.  `uri` is what `NbdPort` and every other NBD client opens."""
+
+    uri: str
+    process: subprocess.Popen[bytes]
+
+
+@contextmanager
+def qemu_nbd(
+    source: str,
+    *,
+    image_format: str = "raw",
+    is_read_only: bool = False,
+    connections: int = 8,
+    options: Sequence[str] = (),
+) -> Iterator[NbdServer]:
+    """
+    Yield a server of *source*: a path, or what QEMU opens (`rbd:pool/image`, `iscsi://…`, a qcow2 file).
+
+    It bypasses the page cache, so that what is read back comes from the storage, and a flush is one.  The format is
+    never guessed: a guest can write a qcow2 header into a raw volume.  Source: qemu-nbd(8), `--format`.
+
+    Raises:
+        NotReady: `qemu-nbd` is missing, or cannot open the source; with what it said.
+    """
+    command = ["qemu-nbd", "--persistent", f"--shared={connections}", f"--format={image_format}"]
+    command += ["--cache=none", "--discard=unmap", "--detect-zeroes=off"]
+    command += ["--read-only"] if is_read_only else []
+    with _running(command + list(options), ["--socket={socket}", "--", source]) as server:
+        yield server
+
+
+@contextmanager
+def nbdkit(*arguments: str, is_read_only: bool = False) -> Iterator[NbdServer]:
+    """
+    Yield nbdkit with *arguments*: a plugin with its parameters, such as `file`, `/srv/volume.raw`, and filters.
+
+    Raises:
+        NotReady: `nbdkit` is missing, or ended; with what it said.
+    """
+    command = ["nbdkit", "--foreground", "--exit-with-parent"]
+    command += ["--readonly"] if is_read_only else []
+    with _running(command, ["--unix={socket}", *arguments]) as server:
+        yield server
+
+
+@contextmanager
+def _running(command: Sequence[str], arguments: Sequence[str]) -> Iterator[NbdServer]:
+    _sweep()
+    with _private_directory() as directory:
+        path = directory / "socket"
+        full = [*command, *(argument.replace("{socket}", str(path)) for argument in arguments)]
+        with (directory / "said").open("w+b") as said:
+            process = _start(full, said.fileno())
+            try:
+                _wait_until_ready(process, path, full[0], said.fileno())
+                yield NbdServer(f"nbd+unix:///?socket={quote(str(path))}", process)
+            finally:
+                _stop(process)
+
+
+def _start(command: Sequence[str], said_fd: int) -> subprocess.Popen[bytes]:
+    for tool in (command[0], "setpriv"):
+        if shutil.which(tool) is None:
+            raise NotReady(
+                f"The tool '{tool}' is not on this host.",
+                remedy=f"On Debian: apt-get install {_PACKAGES[tool]}",
+            )
+    # The kernel sends the signal when the thread that started the process ends, not only when all do: a server
+    # belongs to the thread of its `with` block.  Source: prctl(2), PR_SET_PDEATHSIG.
+    return subprocess.Popen(
+        ["setpriv", "--pdeathsig", "KILL", "--", *command],
+        stdin=subprocess.DEVNULL,
+        stdout=said_fd,
+        stderr=said_fd,
+    )
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], path: Path, tool: str, said_fd: int) -> None:
+    ends_at = time.monotonic() + _START_SECONDS
+    while not _accepts(path):
+        if process.poll() is not None:
+            said = os.pread(said_fd, 4000, 0).decode(errors="replace").strip()
+            raise NotReady(f"{tool} ended at once with status {process.returncode}: {said or 'no message'}")
+        if time.monotonic() > ends_at:
+            raise ConnectionLost(f"{tool} has not opened its socket within {_START_SECONDS:.0f} seconds.")
+        time.sleep(0.01)
+
+
+def _accepts(path: Path) -> bool:
+    # Looking costs no connection of a server that serves a limited number of them.
+    if not path.exists():
+        return False
+    with Path("/proc/net/unix").open() as table:
+        # 00010000 is __SO_ACCEPTCON: the socket listens.  Source: proc(5).
+        return any(line.split()[3] == "00010000" for line in table if line.rstrip().endswith(str(path)))
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    ends_at = time.monotonic() + _STOP_SECONDS
+    while time.monotonic() < ends_at:
+        # More than once: qemu-nbd ignores the signal until it has entered its main loop.
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.3)
+            return
+    # A stopped or hanging server: what was flushed is safe, and nothing else was believed.
+    process.kill()
+    process.wait()
+
+
+@contextmanager
+def _private_directory() -> Iterator[Path]:
+    """Yield a directory that only this user can enter, locked while it is in use, removed at the end."""
+    path = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(fd)
+
+
+def _sweep() -> None:
+    """Remove the directories of processes that were killed."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Not yet locked by who has just made it.
+                if time.time() - os.fstat(fd).st_mtime > 60:
+                    shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(fd)

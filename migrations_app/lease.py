@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -81,6 +82,34 @@ def is_dead(owner: str) -> bool:
         return True
 
 
+def end_frozen(owner: str) -> int | None:
+    """
+    Kill the process that claimed as *owner*, if it runs on this host, and return its number.
+
+    For a former owner that is frozen with the destination open: its lease is over, so it may not change anything any
+    more, and nobody else can write while it lives.
+    """
+    try:
+        host, machine, pid, _, _ = owner.split(" ")
+    except ValueError:
+        return None
+    if (
+        host != settings.VOLMIG_HOST
+        or machine != _machine_mark()
+        or is_dead(owner)
+        or int(pid) == os.getpid()
+    ):
+        return None
+    os.kill(int(pid), signal.SIGKILL)
+    return int(pid)
+
+
+def process_of(owner: str) -> str:
+    """Return the number of the process that claimed as *owner*, empty when the name is none."""
+    parts = owner.split(" ")
+    return parts[2] if len(parts) == 5 else ""
+
+
 def _lease_end() -> Any:
     return Now() + timedelta(seconds=settings.VOLMIG_LEASE_SECONDS)
 
@@ -90,6 +119,7 @@ class Wishes:
     """What administrators asked of the running migration."""
 
     cancel: bool = False
+    pause: bool = False
     bandwidth_bytes_per_second: int | None = None
 
 
@@ -131,6 +161,7 @@ class Lease:
                     # Counted as a failure until progress shows otherwise: a migration that kills its worker each
                     # time must not do so for ever.
                     failures=F("failures") + (1 if row["owner"] else 0),
+                    **({"former_owner": row["owner"], "former_owner_at": Now()} if row["owner"] else {}),
                 )
             )
             if not claimed:
@@ -169,10 +200,14 @@ class Lease:
 
     def wishes(self) -> Wishes:
         """Return what administrators ask of the migration now."""
-        row = VolumeMigration.objects.values("cancel_requested_at", "bandwidth_bytes_per_second").get(
-            pk=self.migration_id
+        row = VolumeMigration.objects.values(
+            "cancel_requested_at", "pause_requested_at", "bandwidth_bytes_per_second"
+        ).get(pk=self.migration_id)
+        return Wishes(
+            cancel=row["cancel_requested_at"] is not None,
+            pause=row["pause_requested_at"] is not None,
+            bandwidth_bytes_per_second=row["bandwidth_bytes_per_second"],
         )
-        return Wishes(row["cancel_requested_at"] is not None, row["bandwidth_bytes_per_second"])
 
     def release(self, **fields: Any) -> None:
         """Give the migration back and write *fields* with it.  Raises `LeaseLost`."""

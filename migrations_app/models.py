@@ -61,6 +61,9 @@ class VolumeMigration(models.Model):
     )
     requested_by_name = models.CharField(max_length=255, blank=True, default="")
     requested_via = models.CharField(max_length=16, choices=Via.choices, default=Via.COMMAND)
+    retry_of = models.ForeignKey(
+        "self", on_delete=models.SET_NULL, null=True, blank=True, related_name="retries"
+    )
     verdict = models.JSONField(default=dict, help_text="The scheduler's answer when it was accepted.")
 
     # Where it stands.
@@ -83,9 +86,14 @@ class VolumeMigration(models.Model):
     failures = models.PositiveIntegerField(default=0, help_text="Failures in a row that may pass.")
     rung_at = models.DateTimeField(null=True, blank=True)
 
+    # The owner whose lease ran out last: it may be frozen and still hold the destination open.
+    former_owner = models.CharField(max_length=255, blank=True, default="")
+    former_owner_at = models.DateTimeField(null=True, blank=True)
+
     # Wishes.
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
     cancel_requested_by = models.CharField(max_length=255, blank=True, default="")
+    pause_requested_at = models.DateTimeField(null=True, blank=True)
 
     # Progress of the copy.  `copied_up_to_bytes` is flushed at the destination.
     copied_up_to_bytes = models.BigIntegerField(default=0)
@@ -121,6 +129,10 @@ class VolumeMigration(models.Model):
             ("migrate_volume", "Can migrate volumes"),
             ("cancel_migration", "Can cancel migrations"),
             ("skip_verification", "Can migrate without verifying the copy"),
+            (
+                "decide_migration",
+                "Can roll back, finish and resolve migrations, and purge or keep their sources",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -154,7 +166,9 @@ class JournalEntry(models.Model):
         UNDO_STARTED = "undo_started"
         UNDONE = "undone"
         UNDO_FAILED = "undo_failed"
+        PAUSED = "paused"
         ENDED = "ended"
+        DECISION = "decision"
         WISH = "wish"
 
     migration = models.ForeignKey(VolumeMigration, on_delete=models.CASCADE, related_name="journal")

@@ -14,7 +14,7 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Sum
+from django.db.models import F, Sum
 from django.db.models.functions import Now
 
 from backends import services as inventory
@@ -35,9 +35,17 @@ from migrations_app.copying.progress import Progress
 from migrations_app.copying.throttle import Throttle
 from migrations_app.draining import is_draining
 from migrations_app.journal import DatabaseJournal
-from migrations_app.lease import Lease, Wishes
+from migrations_app.lease import Lease, Wishes, end_frozen, process_of
 from migrations_app.models import GENERIC, MigrationSegment, VolumeMigration
-from migrations_app.saga.step import CancelRequested, Output, Parked, SliceOver, Step
+from migrations_app.saga.step import (
+    CancelRequested,
+    Interrupted,
+    Output,
+    Parked,
+    PauseRequested,
+    SliceOver,
+    Step,
+)
 from migrations_app.scheduler.human import bytes_text
 from migrations_app.states import MigrationStatus, State
 
@@ -87,7 +95,7 @@ class Run:
     def check(self, *, is_cancellable: bool = True) -> None:
         """Raise when the work must stop here: lease lost, cancelled, slice over."""
         if self.must_stop(is_cancellable=is_cancellable):
-            raise SliceOver
+            raise self.why_stopped()
 
     def must_stop(self, *, is_cancellable: bool = True) -> bool:
         """
@@ -99,7 +107,13 @@ class Run:
         self.lease.fence()
         if self.wishes.cancel and is_cancellable:
             raise CancelRequested
+        if self.wishes.pause and is_cancellable:
+            return True
         return time.monotonic() > self.slice_ends_at or is_draining()
+
+    def why_stopped(self) -> Interrupted:
+        """Return what to raise after a stop at a checkpoint."""
+        return PauseRequested() if self.wishes.pause else SliceOver()
 
     def on_wishes(self, wishes: Wishes) -> None:
         self.wishes = wishes
@@ -154,7 +168,11 @@ def check_source(run: Run) -> Output:
             raise SourceNotFit(error.message, remedy=error.remedy) from error
     with run.destination() as driver:
         driver.check()
-    return {"identity": found.identity, "allocated_bytes": found.allocated_bytes}
+    return {
+        "identity": found.identity,
+        "changed": found.changed,
+        "allocated_bytes": found.allocated_bytes,
+    }
 
 
 def _check_size(run: Run, found: StoredVolume) -> None:
@@ -263,9 +281,7 @@ def copy(run: Run) -> Output:
         _check_identity(run, source_driver)
         with (
             source_driver.open(run.source_pool, run.source_name, OpenMode.SOURCE) as source,
-            destination_driver.open(
-                run.destination_pool, run.destination_name, OpenMode.WRITE
-            ) as destination,
+            _open_destination(run, destination_driver) as destination,
         ):
             _check_port(run, source)
             _check_port(run, destination)
@@ -283,8 +299,41 @@ def copy(run: Run) -> Output:
                 checkpoint=lambda segments: _save_segments(run, segments),
             )
     if not result.is_complete:
-        raise SliceOver
+        raise run.why_stopped()
     return _copy_summary(run)
+
+
+def _open_destination(run: Run, driver: Driver) -> Port:
+    """Open the destination for writing; a frozen worker that still holds it is ended after a while."""
+    try:
+        return driver.open(run.destination_pool, run.destination_name, OpenMode.WRITE)
+    except InUse as error:
+        pid = _end_former_owner(run, driver)
+        if pid is None:
+            raise
+        raise InUse(
+            f"The former worker (process {pid}) had stopped moving with '{run.destination_name}' open and was ended.",
+            remedy="The copy goes on from its checkpoint by itself.",
+        ) from error
+
+
+def _end_former_owner(run: Run, driver: Driver) -> int | None:
+    """
+    End the worker whose lease ran out, if it holds the destination and had time enough to notice.
+
+    A worker that runs sees within seconds that its lease is over and lets go; one that is frozen never does.
+    """
+    owner = run.migration.former_owner
+    waited = VolumeMigration.objects.filter(
+        pk=run.migration.pk,
+        former_owner_at__lte=Now() - timedelta(seconds=settings.VOLMIG_LEASE_SECONDS),
+    ).exists()
+    if not owner or not (waited or run.journal.failures() >= settings.VOLMIG_MAX_ATTEMPTS - 2):
+        return None
+    holders = [usage.by for usage in driver.usage(run.destination_pool, run.destination_name)]
+    if not any(by.startswith(f"process {process_of(owner)} ") for by in holders):
+        return None
+    return end_frozen(owner)
 
 
 def _is_first_attempt(run: Run) -> bool:
@@ -303,10 +352,16 @@ def _check_identity(run: Run, driver: Driver) -> None:
     """The volume must still be the one that was looked at in the first step."""
     found = driver.describe(run.source_pool, run.source_name)
     _check_size(run, found)
-    if found.identity != run.journal.output("check_source").get("identity", found.identity):
+    first = run.journal.output("check_source")
+    if found.identity != first.get("identity", found.identity):
         raise SourceNotFit(
             f"'{run.source_name}' was replaced by another object while it was migrated.",
-            remedy="Find out who did it; the copy is thrown away, the source was not touched.",
+            remedy="Find out who did it. The copy is not used; the source was not touched.",
+        )
+    if found.changed != first.get("changed", found.changed):
+        raise SourceNotFit(
+            f"Somebody wrote to '{run.source_name}' while it was migrated.",
+            remedy="Find out who did it. The copy is not used; the source was not touched.",
         )
 
 
@@ -375,7 +430,7 @@ def verify(run: Run) -> Output:
                 checkpoint=lambda segments: _compare_segments(run, segments),
             )
     if not result.is_complete:
-        raise SliceOver
+        raise run.why_stopped()
     if run.migration.segments.exclude(destination_digest="").count() != segment_count(
         run.migration.size_bytes
     ):
@@ -416,8 +471,11 @@ def switch(run: Run) -> Output:
     """
     Let the record point at the destination.  Runs in one transaction with the journal: the point of no return.
     """
+    with run.source() as driver:
+        _check_identity(run, driver)
     with run.destination() as driver:
-        _check_size(run, driver.describe(run.destination_pool, run.destination_name))
+        found = driver.describe(run.destination_pool, run.destination_name)
+        _check_size(run, found)
     migration = run.migration
     moved = Volume.objects.filter(
         pk=migration.volume_id,
@@ -437,7 +495,11 @@ def switch(run: Run) -> Output:
             remedy="The copy is kept. Compare the record with both storages before going on.",
         )
     run.lease.write(locks_volume=False, source_state=VolumeMigration.Source.KEPT)
-    return {"pool": str(migration.destination_pool), "object_name": migration.destination_object_name}
+    return {
+        "pool": str(migration.destination_pool),
+        "object_name": migration.destination_object_name,
+        "changed": found.changed,
+    }
 
 
 # -- delete_source ----------------------------------------------------------------------------------------------
@@ -455,6 +517,7 @@ def delete_source(run: Run) -> Output:
             f"'{migration.source_object_name}' is not deleted: a volume's record points at it.",
             remedy="Nothing was lost; look at the volume's page.",
         )
+    _check_proof(run)
     run.lease.fence()
     with run.source() as driver:
         driver.finish_move(
@@ -467,6 +530,19 @@ def delete_source(run: Run) -> Output:
         _check_gone(run, driver)
     run.lease.write(source_state=VolumeMigration.Source.DELETED, purge_after=None)
     return {"deleted": migration.source_object_name}
+
+
+def _check_proof(run: Run) -> None:
+    """The source is deleted only when what proves the copy is stored, or nobody wanted a proof."""
+    proof = run.journal.output("verify").get("verified", "")
+    if proof in ("no", "by the storage"):
+        return
+    compared = run.migration.segments.filter(destination_digest=F("source_digest")).count()
+    if proof != "yes" or compared != segment_count(run.migration.size_bytes):
+        raise Permanent(
+            f"The source '{run.source_name}' is not deleted: the proof that the copy equals it is not complete.",
+            remedy="Compare both by hand; nothing was deleted.",
+        )
 
 
 def _check_gone(run: Run, driver: Driver) -> None:

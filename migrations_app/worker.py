@@ -22,7 +22,7 @@ from migrations_app.journal import DatabaseJournal, error_code, error_text
 from migrations_app.lease import Heartbeat, Lease
 from migrations_app.models import JournalEntry, VolumeMigration
 from migrations_app.saga.runner import Outcome, Result, run
-from migrations_app.saga.step import Interrupted, LeaseLost, SliceOver
+from migrations_app.saga.step import Interrupted, LeaseLost, PauseRequested, SliceOver
 from migrations_app.states import MigrationStatus, State, migration_status
 from migrations_app.steps import STEPS, Run, retention
 
@@ -52,6 +52,7 @@ def advance(migration_id: uuid.UUID, *, slice_seconds: float | None = None) -> s
     work = Run(migration, lease, journal, slice_ends_at=time.monotonic() + seconds)
     work.throttle.set_limit(migration.bandwidth_bytes_per_second)
     work.wishes.cancel = migration.cancel_requested_at is not None
+    work.wishes.pause = migration.pause_requested_at is not None
     try:
         with Heartbeat(lease, work.progress_fields, work.on_wishes):
             outcome = _run(work)
@@ -63,6 +64,9 @@ def advance(migration_id: uuid.UUID, *, slice_seconds: float | None = None) -> s
         lease.release(**work.progress_fields())
         dispatch.ring(migration_id, migration.host)
         return "slice over"
+    except PauseRequested:
+        _pause(work)
+        return "paused"
     except Interrupted:
         lease.release()
         return "interrupted"
@@ -146,6 +150,15 @@ def _needs_operator(work: Run, outcome: Outcome) -> None:
             migration_status=MigrationStatus.ERROR
         )
         _note_end(work, State.NEEDS_OPERATOR)
+
+
+def _pause(work: Run) -> None:
+    """Stand still at the checkpoint until an administrator resumes or cancels."""
+    with transaction.atomic():
+        work.lease.release(state=State.PAUSED, **work.progress_fields())
+        JournalEntry.objects.create(
+            migration_id=work.migration.pk, epoch=work.lease.epoch, kind=JournalEntry.Kind.PAUSED
+        )
 
 
 def _try_later(work: Run, outcome: Outcome) -> None:

@@ -10,7 +10,8 @@ STAMP := $(VENV)/.installed
 # Debian packages.  Needed by `make demo`:
 DEMO_PACKAGES := e2fsprogs python3-venv
 # Needed by the tests beside these:
-TEST_PACKAGES := e2fsprogs python3-venv xfsprogs btrfs-progs chromium fonts-dejavu-core
+TEST_PACKAGES := e2fsprogs python3-venv xfsprogs btrfs-progs chromium fonts-dejavu-core \
+	nbdkit libnbd-bin python3-libnbd qemu-utils
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev system-packages system-packages-demo demo test lint format lock clean
@@ -19,12 +20,14 @@ help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/:.*## /\t/' | expand -t 22
 
 install: $(STAMP) ## Make .venv with the pinned runtime requirements.
+	@sh tools/link-system-modules.sh $(VENV)
 
 $(STAMP): requirements.txt
 	@PYTHON="$(PYTHON)" sh tools/make-venv.sh $(VENV) requirements.txt
 	@touch $@
 
 install-dev: $(VENV)/.installed-dev ## The same with what tests and checks need.
+	@sh tools/link-system-modules.sh $(VENV)
 
 $(VENV)/.installed-dev: requirements.txt requirements-dev.txt
 	@PYTHON="$(PYTHON)" sh tools/make-venv.sh $(VENV) requirements-dev.txt

@@ -13,6 +13,9 @@ tool_of() {
         xfsprogs) echo mkfs.xfs ;;
         btrfs-progs) echo mkfs.btrfs ;;
         chromium) echo chromium ;;
+        nbdkit) echo nbdkit ;;
+        libnbd-bin) echo nbdcopy ;;
+        qemu-utils) echo qemu-nbd ;;
         python3-venv) echo : ;;
         *) echo : ;;
     esac

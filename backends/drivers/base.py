@@ -226,7 +226,7 @@ class Driver(abc.ABC):
 
     def extend(self, pool: str, name: str, size_bytes: int) -> StoredVolume:
         """
-        Return the volume with its new size; what was added reads as zeros.
+        Return the volume with its new size; what was added reads as zeros if new volumes do.
 
         Called only with more than the recorded size, while nobody uses the volume.
 

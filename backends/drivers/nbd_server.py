@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -108,22 +109,24 @@ def _start(command: Sequence[str], said_fd: int) -> subprocess.Popen[bytes]:
 
 def _wait_until_ready(process: subprocess.Popen[bytes], path: Path, tool: str, said_fd: int) -> None:
     ends_at = time.monotonic() + _START_SECONDS
-    while not _accepts(path):
+    while not _greets(path):
         if process.poll() is not None:
             said = os.pread(said_fd, 4000, 0).decode(errors="replace").strip()
             raise NotReady(f"{tool} ended at once with status {process.returncode}: {said or 'no message'}")
         if time.monotonic() > ends_at:
-            raise ConnectionLost(f"{tool} has not opened its socket within {_START_SECONDS:.0f} seconds.")
+            raise ConnectionLost(f"{tool} has not answered within {_START_SECONDS:.0f} seconds.")
         time.sleep(0.01)
 
 
-def _accepts(path: Path) -> bool:
-    # Looking costs no connection of a server that serves a limited number of them.
-    if not path.exists():
-        return False
-    with Path("/proc/net/unix").open() as table:
-        # 00010000 is __SO_ACCEPTCON: the socket listens.  Source: proc(5).
-        return any(line.split()[3] == "00010000" for line in table if line.rstrip().endswith(str(path)))
+def _greets(path: Path) -> bool:
+    """Tell whether a server answers: qemu-nbd opens its socket before it has opened what it serves."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(0.2)
+        try:
+            probe.connect(str(path))
+            return probe.recv(8) == b"NBDMAGIC"
+        except OSError:
+            return False
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
-from django.core.management.base import BaseCommand, CommandParser, DjangoHelpFormatter
+from django.core.management.base import BaseCommand, CommandParser, DjangoHelpFormatter, SystemCheckError
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import OperationalError, ProgrammingError
 
@@ -139,6 +139,15 @@ class VolmigCommand(BaseCommand):
         parser.add_argument(
             "--json", action="store_true", help="Write one JSON document to stdout and nothing else."
         )
+
+    def execute(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().execute(*args, **options)
+        except SystemCheckError as error:
+            # Raised before `handle`: settings under which nothing may be started.
+            self.as_json = options.get("json", False)
+            self.emit({"error": {"code": "settings", "title": "Settings refused", "text": str(error).strip()}})
+            raise
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.as_json = options["json"]

@@ -8,7 +8,7 @@ from django.db.models import Prefetch
 from django.http import Http404
 from django.urls import Resolver404, resolve, reverse
 from django.utils.http import parse_etags
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework import status
 from rest_framework.decorators import action
 from rest_framework.exceptions import NotFound, PermissionDenied
@@ -173,7 +173,10 @@ class MigrationViewSet(Resource):
     filterset_class = filters.MigrationFilter
     action_permissions = {"cancel": permissions.CANCEL}
 
-    @extend_schema(parameters=[schema.IF_NONE_MATCH, schema.ETAG])
+    @extend_schema(
+        parameters=[schema.IF_NONE_MATCH, schema.ETAG],
+        responses={200: serializers.MigrationSerializer, 304: OpenApiResponse(description="Nothing has changed.")},
+    )
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """One migration.  Send the last `ETag` as `If-None-Match`: 304 while nothing changes."""
         migration = self.get_object()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 
@@ -94,6 +95,19 @@ def test_something_unforeseen_is_json_and_still_raises(monkeypatch, capsys):
         "title": "Unexpected",
         "text": "a bug",
     }
+
+
+def test_settings_that_are_refused_are_json_too():
+    done = subprocess.run(
+        [sys.executable, "manage.py", "list_volumes", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "VOLMIG_LEASE_SECONDS": "1"},
+    )
+    assert done.returncode == 1
+    assert "VOLMIG_LEASE_SECONDS" in json.loads(done.stdout)["error"]["text"]
+    assert "VOLMIG_LEASE_SECONDS" in done.stderr
 
 
 @pytest.mark.django_db

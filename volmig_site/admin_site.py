@@ -6,9 +6,8 @@ from typing import Any
 
 from django.contrib.admin import AdminSite
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
-from django.views.decorators.http import conditional_page, require_safe
+from django.views.decorators.http import require_safe
 
 _OWN_APPS = ("backends", "migrations_app")
 
@@ -37,9 +36,9 @@ class VolmigAdminSite(AdminSite):
 
 
 @require_safe
-@conditional_page
 def _live(request: HttpRequest) -> HttpResponse:
     """Return the parts of the start page that change by themselves."""
+    from backends.admin.pieces import live_response
     from volmig_site.dashboard import dashboard
 
-    return TemplateResponse(request, "volmig/overview_live.html", {"dashboard": dashboard(request.user)})
+    return live_response(request, "volmig/overview_live.html", {"dashboard": dashboard(request.user)})

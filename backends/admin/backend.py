@@ -59,14 +59,16 @@ class BackendAdmin(PlainTitle, admin.ModelAdmin):
     def refresh_statistics(self, request: HttpRequest, queryset: QuerySet[Backend]) -> None:
         for backend in queryset:
             if not services.is_local(backend):
-                text = f"{backend}: the worker of host '{backend.host}' refreshes it; this is another host."
+                text = f"Backend {backend}: the worker of host '{backend.host}' refreshes it; this is another host."
                 self.message_user(request, text, messages.WARNING)
                 continue
             try:
                 services.refresh_backend(backend)
-                self.message_user(request, f"{backend}: refreshed.", messages.SUCCESS)
+                self.message_user(request, f"Backend {backend}: refreshed.", messages.SUCCESS)
             except DriverError as error:
-                self.message_user(request, f"{backend}: {error.message} {error.remedy}", messages.ERROR)
+                self.message_user(
+                    request, f"Backend {backend}: {error.message} {error.remedy}", messages.ERROR
+                )
 
     # -- form --------------------------------------------------------------------------------------------
 
@@ -74,7 +76,11 @@ class BackendAdmin(PlainTitle, admin.ModelAdmin):
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         if self.has_add_permission(request) and _asked_driver(request) is None:
-            drivers = [driver_class(name) for name in driver_names() if name not in _ONLY_FOR_TESTS]
+            drivers = [
+                {"name": name, "label": driver_class(name).label}
+                for name in driver_names()
+                if name not in _ONLY_FOR_TESTS
+            ]
             context = {
                 **self.admin_site.each_context(request),
                 "title": "Add a backend: which kind of storage?",

@@ -40,7 +40,7 @@ class VolumeAddForm(forms.Form):
         VolumeType.objects.all(),
         required=False,
         empty_label="none",
-        label="type",
+        label="Type",
         help_text="What the volume asks of its pool, now and when it is moved.",
     )
     description = forms.CharField(required=False, widget=forms.Textarea(attrs={"rows": 2, "cols": 60}))
@@ -73,7 +73,7 @@ class AttachForm(forms.Form):
 
     attached_to = forms.CharField(
         max_length=255,
-        label="attached to",
+        label="Attached to",
         help_text="The server or machine that uses the volume.",
         widget=forms.TextInput(attrs={"size": 40, "autofocus": True}),
     )

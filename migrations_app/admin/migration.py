@@ -7,18 +7,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.contrib import admin, messages
-from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import BadRequest, PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.safestring import SafeString
-from django.views.decorators.http import conditional_page, require_safe
+from django.views.decorators.http import require_safe
 
-from backends.admin.pieces import CappedPaginator, PlainTitle, ReadOnlyAdmin, change_url, piece
+from backends.admin.pieces import CappedPaginator, PlainTitle, ReadOnlyAdmin, change_url, live_response, piece
 from migrations_app import services
 from migrations_app.admin.migration_page import page_context
 from migrations_app.errors import RequestRefused
@@ -165,8 +164,8 @@ class MigrationAdmin(PlainTitle, ReadOnlyAdmin, admin.ModelAdmin):
         wrap = self.admin_site.admin_view
         name = "migrations_app_volumemigration"
         return [
-            path("live/", wrap(conditional_page(require_safe(self.live_rows))), name=f"{name}_live_rows"),
-            path("<uuid:pk>/live/", wrap(conditional_page(require_safe(self.live))), name=f"{name}_live"),
+            path("live/", wrap(require_safe(self.live_rows)), name=f"{name}_live_rows"),
+            path("<uuid:pk>/live/", wrap(require_safe(self.live)), name=f"{name}_live"),
             path("<uuid:pk>/cancel/", wrap(self.cancel), name=f"{name}_cancel"),
             *super().get_urls(),
         ]
@@ -175,9 +174,7 @@ class MigrationAdmin(PlainTitle, ReadOnlyAdmin, admin.ModelAdmin):
         """Return the parts of one migration's page that change by themselves."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        return TemplateResponse(
-            request, "volmig/migration_live.html", page_context(self._get(pk), request.user)
-        )
+        return live_response(request, "volmig/migration_live.html", page_context(self._get(pk), request.user))
 
     def live_rows(self, request: HttpRequest) -> HttpResponse:
         """Return the cells of the rows whose ids are asked, all with one request."""
@@ -186,10 +183,10 @@ class MigrationAdmin(PlainTitle, ReadOnlyAdmin, admin.ModelAdmin):
         try:
             ids = [uuid.UUID(text) for text in request.GET.getlist("id")[:_LIVE_ROWS]]
         except ValueError:
-            raise IncorrectLookupParameters("An id is not a UUID.") from None
+            raise BadRequest("An id is not a UUID.") from None
         rows = list(VolumeMigration.objects.filter(pk__in=ids).prefetch_related("journal"))
         context = {"rows": rows, "is_over": all(m.state not in WORKING for m in rows)}
-        return TemplateResponse(request, "volmig/migration_rows_live.html", context)
+        return live_response(request, "volmig/migration_rows_live.html", context)
 
     # -- verbs -------------------------------------------------------------------------------------------
 

@@ -39,6 +39,7 @@ def page_context(migration: VolumeMigration, user: Any) -> dict[str, Any]:
         "may_migrate_again": _may_migrate_again(migration, state, user),
         "verified": _verified(migration),
         "verdict": migration.verdict or {},
+        "old_copy": _old_copy(migration, state),
     }
 
 
@@ -52,12 +53,23 @@ def _may_migrate_again(migration: VolumeMigration, state: State, user: Any) -> b
     return is_free and migration.volume_id is not None and user.has_perm("migrations_app.migrate_volume")
 
 
+def _old_copy(migration: VolumeMigration, state: State) -> str:
+    """Return what is, or will be, done with the source."""
+    if migration.source_state != VolumeMigration.Source.IN_PLACE:
+        return migration.get_source_state_display()
+    if state not in WORKING:
+        return "in place: the volume was not moved"
+    return "deleted after the move" if migration.delete_source else "kept for a while after the move"
+
+
 def _verified(migration: VolumeMigration) -> str:
     """Return in a sentence what is known of the copy being equal."""
     if migration.destination_digest and migration.destination_digest == migration.source_digest:
         return "The copy was read back from the device and is equal to the source."
     if migration.verify == VolumeMigration.Verify.NONE:
         return "Nothing is verified, as asked."
+    if migration.state in (State.FAILED, State.CANCELLED, State.ROLLED_BACK):
+        return "Nothing: what was copied has been thrown away."
     if migration.state in (State.RETAINED, State.DONE):
         return "The storage moved the volume itself; nothing was copied that could differ."
     if migration.source_digest:

@@ -39,8 +39,17 @@ _VOLUME_TONES: dict[str, str] = {
     Volume.Status.ERROR_DELETING: "red",
 }
 
-register.filter("bytes", bytes_text)
-register.filter("duration", duration_text)
+
+@register.filter("bytes")
+def bytes_filter(number: Any) -> str:
+    """Return a number of bytes for people; what a stored verdict does not have is unknown."""
+    return bytes_text(number if isinstance(number, int) else None)
+
+
+@register.filter("duration")
+def duration_filter(seconds: Any) -> str:
+    """Return a duration for people; what is no number is unknown."""
+    return duration_text(seconds if isinstance(seconds, (int, float)) else None)
 
 
 @register.filter

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from django.utils import timezone
 
 from migrations_app.copying.progress import remaining_seconds
+from migrations_app.lease import is_dead
 from migrations_app.models import JournalEntry, VolumeMigration
 from migrations_app.saga.step import Step
 from migrations_app.scheduler.human import bytes_text
@@ -209,10 +210,17 @@ def _state_text(migration: VolumeMigration, state: State) -> str:
         return f"{_STATE_TEXTS[state]}: waiting to try again"
     if state in WORKING and state is not State.QUEUED and not migration.owner:
         return f"{_STATE_TEXTS[state]}: waiting for a worker to go on"
-    lease = migration.lease_expires_at
-    if migration.owner and lease and lease < timezone.now() and state in WORKING:
+    if state in WORKING and _has_stopped(migration):
         return f"{_STATE_TEXTS[state]}: its worker has stopped, another one will go on"
     return _STATE_TEXTS[state]
+
+
+def _has_stopped(migration: VolumeMigration) -> bool:
+    """Tell whether the worker that owns *migration* is gone, or has not been heard of for too long."""
+    lease = migration.lease_expires_at
+    if not migration.owner or lease is None:
+        return False
+    return lease < timezone.now() or is_dead(migration.owner)
 
 
 def _phase_label(state: State, entries: Sequence[JournalEntry]) -> str:
@@ -239,7 +247,7 @@ def _percent(state: State, done: int | None, total: int | None) -> int | None:
 
 
 def _speed(migration: VolumeMigration) -> int | None:
-    if not migration.owner or migration.progress_at is None:
+    if not migration.owner or migration.progress_at is None or _has_stopped(migration):
         return None
     age = (timezone.now() - migration.progress_at).total_seconds()
     return migration.speed_bytes_per_second if age <= _STALE_SECONDS else None

@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from backends.drivers.errors import ConnectionLost, NoSpace
 from migrations_app import presentation, services, steps, worker
+from migrations_app.lease import new_owner
 from migrations_app.models import JournalEntry, VolumeMigration
 from migrations_app.scheduler.types import Reason
 from migrations_app.states import State
@@ -97,6 +98,14 @@ def test_an_old_speed_is_no_speed(migration):
     assert view.bytes_per_second is None
     assert view.eta_seconds is None
     assert view.percent == 30
+
+
+def test_a_worker_that_was_killed_has_no_speed(migration):
+    killed = new_owner().split(" ")
+    killed[2] = str(2**22 + 1)
+    view = presentation.progress(copying(migration, owner=" ".join(killed)))
+    assert "its worker has stopped" in view.state_text
+    assert view.bytes_per_second is None
 
 
 @pytest.mark.parametrize(

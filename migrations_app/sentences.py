@@ -15,7 +15,9 @@ def data_location(migration: VolumeMigration, state: State, journal: DatabaseJou
     """Return where the volume's data is when *migration* comes to rest in *state*."""
     source = f"{migration.source_pool} as '{migration.source_object_name}'"
     destination = f"{migration.destination_pool} as '{migration.destination_object_name}'"
-    if journal.is_done(_SWITCH):
+    if state is State.ROLLED_BACK:
+        return f"The volume is where it was: {source}. The copy at the destination was deleted."
+    if journal.is_done(_SWITCH) and not journal.undo_is_decided():
         return _after_switch(migration, state, source, destination)
     if state is State.NEEDS_OPERATOR:
         return _before_switch(journal, source, destination)

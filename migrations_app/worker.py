@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 #: A worker that dies this often without any progress is killed by the migration itself.
 _DEATHS_FACTOR = 3
+#: How a migration ends whose undo was decided for this reason.
+_UNDONE = {"cancelled": State.CANCELLED, "failed": State.FAILED, "rolled_back": State.ROLLED_BACK}
 
 
 def advance(migration_id: uuid.UUID, *, slice_seconds: float | None = None) -> str:
@@ -94,8 +96,7 @@ def _write_outcome(work: Run, outcome: Outcome) -> str:
         case Result.PARKED:
             _park(work)
         case Result.UNDONE:
-            why = work.journal.undo_reason()
-            _end(work, State.CANCELLED if why == "cancelled" else State.FAILED, finished_at=Now())
+            _end(work, _UNDONE[work.journal.undo_reason()], finished_at=Now(), purge_after=None)
         case Result.NEEDS_OPERATOR:
             _needs_operator(work, outcome)
         case Result.TRY_LATER:
@@ -113,7 +114,7 @@ def _end(work: Run, state: State, **fields: object) -> None:
             state=state,
             locks_volume=False,
             data_location=sentences.data_location(work.migration, state, work.journal),
-            **({"error_code": "", "error_text": ""} if state in (State.DONE, State.CANCELLED) else {}),
+            **({} if state is State.FAILED else {"error_code": "", "error_text": ""}),
             **fields,
         )
         Volume.objects.filter(locked_by_migration=work.migration.pk).update(

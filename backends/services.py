@@ -29,6 +29,7 @@ from backends.drivers.options import build_options, describe_options
 from backends.drivers.registry import driver_class
 from backends.drivers.types import PoolAddress, PoolStats
 from backends.models import Attachment, Backend, Pool, Volume, VolumeType, split_options
+from migrations_app.scheduler.human import duration_text
 from migrations_app.scheduler.types import StorageFacts
 
 logger = logging.getLogger(__name__)
@@ -225,7 +226,8 @@ def health(backend: Backend, reported_at: datetime | None = None) -> Health:
     if age > settings.VOLMIG_STALE_REPORT_SECONDS:
         return Health(
             False,
-            f"Its last report is {int(age)} s old (limit {settings.VOLMIG_STALE_REPORT_SECONDS} s). "
+            f"Its last report is {duration_text(age)} old, the limit is "
+            f"{duration_text(settings.VOLMIG_STALE_REPORT_SECONDS).removeprefix('about ')}. "
             f"Is the worker of host '{backend.host}' running?",
             age,
         )

@@ -18,7 +18,6 @@ class PoolAdmin(PlainTitle, ReadOnlyAdmin, admin.ModelAdmin):
 
     list_display = ["address_text", "room", "promised", "volume_count", "state", "reported"]
     list_select_related = ["backend"]
-    list_filter = ["is_read_only", "thin_provisioning_support"]
     search_fields = ["name__startswith", "backend__name__startswith", "backend__host__startswith"]
     search_help_text = "Beginning of the pool's, the backend's or the host's name."
     show_full_result_count = False

@@ -10,7 +10,8 @@ from __future__ import annotations
 import difflib
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -28,7 +29,7 @@ from backends.drivers.errors import BadOptions, DriverError, NotFound, Unsupport
 from backends.drivers.options import build_options, describe_options
 from backends.drivers.registry import driver_class
 from backends.drivers.types import PoolAddress, PoolStats
-from backends.models import Attachment, Backend, Pool, Volume, VolumeType, split_options
+from backends.models import Attachment, Backend, Pool, Snapshot, Volume, VolumeType, split_options
 from migrations_app.scheduler.human import duration_text
 from migrations_app.scheduler.types import StorageFacts
 
@@ -381,6 +382,110 @@ def create_volume(
     )
     volume.refresh_from_db()
     return volume
+
+
+# -- changing a volume --------------------------------------------------------------------------------------------
+
+
+def extend_volume(volume: Volume, size_bytes: int) -> Volume:
+    """
+    Return the volume with its new, larger size.
+
+    The row is held while the storage works, so that no migration can begin meanwhile.  A crash in between leaves the
+    object larger than the record says; the same call again mends that.
+
+    Raises:
+        VolumeBusy: It migrates, is attached, or is not `available`.
+        InventoryRefused: The size is not larger, or the storage is another host's.
+        DriverError: What the storage says; the record is unchanged.
+    """
+    if size_bytes <= volume.size_bytes:
+        raise InventoryRefused(
+            f"The volume '{volume.name}' has {volume.size_bytes} bytes; it can only grow, not become {size_bytes}."
+        )
+    with _held(volume, "extended") as (pool, driver):
+        driver.extend(pool.name, volume.object_name, size_bytes)
+        Volume.objects.filter(pk=volume.pk).update(size_bytes=size_bytes)
+    volume.refresh_from_db()
+    return volume
+
+
+def create_snapshot(volume: Volume, name: str) -> Snapshot:
+    """
+    Return the new snapshot.  As `extend_volume`: refused while the volume migrates.
+
+    Raises:
+        VolumeBusy, DriverError (`Unsupported` when the storage has no snapshots).
+    """
+    snapshot = Snapshot(volume=volume, name=name)
+    with _held(volume, "snapshotted") as (pool, driver):
+        driver.create_snapshot(pool.name, volume.object_name, f"snapshot-{snapshot.pk}")
+        snapshot.save()
+    return snapshot
+
+
+def delete_snapshot(snapshot: Snapshot) -> None:
+    """Return when the snapshot is gone.  Raises as `create_snapshot`."""
+    volume = snapshot.volume
+    with _held(volume, "changed") as (pool, driver):
+        driver.delete_snapshot(pool.name, volume.object_name, f"snapshot-{snapshot.pk}")
+        snapshot.delete()
+
+
+def delete_volume(volume: Volume) -> None:
+    """
+    Return when the volume and its data are gone.
+
+    Raises:
+        VolumeBusy: It migrates, is attached, or has snapshots.
+        DriverError: What the storage says; the volume is still there, as `error_deleting`.
+    """
+    if volume.snapshots.exists():
+        raise VolumeBusy(f"The volume '{volume.name}' has snapshots. Delete them first.")
+    pool = _local_pool(volume)
+    taken = Volume.objects.filter(
+        pk=volume.pk,
+        locked_by_migration=None,
+        status__in=[Volume.Status.AVAILABLE, Volume.Status.ERROR, Volume.Status.ERROR_DELETING],
+    ).update(status=Volume.Status.DELETING)
+    if not taken:
+        raise VolumeBusy(_why_not(volume.pk, "deleted"))
+    try:
+        with make_driver(pool.backend) as driver:
+            driver.check()
+            driver.delete(pool.name, volume.object_name)
+    except DriverError as error:
+        Volume.objects.filter(pk=volume.pk).update(status=Volume.Status.ERROR_DELETING, error_text=str(error))
+        raise
+    Volume.objects.filter(pk=volume.pk).delete()
+
+
+def _local_pool(volume: Volume) -> Pool:
+    pool = Pool.objects.select_related("backend").get(pk=volume.pool_id)
+    if not is_local(pool.backend):
+        raise InventoryRefused(
+            f"The pool {pool} is reached from host '{pool.backend.host}'; do this there "
+            f"(this is '{settings.VOLMIG_HOST}')."
+        )
+    return pool
+
+
+@contextmanager
+def _held(volume: Volume, what: str) -> Iterator[tuple[Pool, Driver]]:
+    """Keep every migration away from *volume* while its storage is changed, in one transaction."""
+    pool = _local_pool(volume)
+    with make_driver(pool.backend) as driver:
+        driver.check()
+        with transaction.atomic():
+            taken = Volume.objects.filter(
+                pk=volume.pk, status=Volume.Status.AVAILABLE, locked_by_migration=None
+            ).update(updated_at=Now())
+            if not taken:
+                raise VolumeBusy(_why_not(volume.pk, what))
+            yield pool, driver
+
+
+# -- attaching ---------------------------------------------------------------------------------------------------
 
 
 def attach(volume: Volume, attached_to: str, *, mountpoint: str = "", user: Any = None) -> Attachment:

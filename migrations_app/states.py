@@ -83,7 +83,8 @@ MOVES: dict[State, frozenset[State]] = {
     State.FAILED: frozenset(),
     State.DONE: frozenset(),
     State.CANCELLED: frozenset(),
-    State.ROLLED_BACK: frozenset(),
+    # A copy that was written to before the record went back is kept for a while, then deleted.
+    State.ROLLED_BACK: frozenset({State.UNDOING}),
 }
 
 _STATUS: dict[State, MigrationStatus | None] = {

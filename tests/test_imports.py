@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "migrations_app.views_of_rows",
         "migrations_app.worker",
         "migrations_app.presentation",
+        "migrations_app.report",
     ),
     ("migrations_app.services",),
     ("migrations_app.cluster", "migrations_app.supervisor"),

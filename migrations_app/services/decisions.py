@@ -23,6 +23,7 @@ from migrations_app.models import JournalEntry, VolumeMigration
 from migrations_app.services.actors import Actor, note, reload
 from migrations_app.services.asking import Options
 from migrations_app.services.requesting import request_migration
+from migrations_app.services.upkeep import PURGES, start_purge
 from migrations_app.services.wishes import has_complete_copy, not_now
 from migrations_app.states import CANCELLABLE, MigrationStatus, State
 from migrations_app.steps import STEPS, retention
@@ -115,6 +116,9 @@ def roll_back(migration: VolumeMigration, actor: Actor, *, accepts_loss: bool = 
     Raises:
         NotNow: The source is not kept any more, the volume was moved on, is in use, or was written to since.
     """
+    migration = reload(migration)
+    if migration.state != State.RETAINED:
+        raise not_now(migration, "rolled back")
     was_changed = _changed_since_switch(migration)
     if was_changed and not accepts_loss:
         raise NotNow(
@@ -260,18 +264,16 @@ def _release_volume(migration: VolumeMigration, truth: Truth) -> None:
 
 def purge_now(migration: VolumeMigration, actor: Actor) -> VolumeMigration:
     """
-    Return the migration, whose kept source is deleted now.
+    Return the migration, whose kept source (after a roll-back: kept copy) is deleted now.
 
     Raises:
-        NotNow: No source is kept.
+        NotNow: Nothing is kept.
     """
     with transaction.atomic():
-        if not VolumeMigration.objects.filter(pk=migration.pk, state=State.RETAINED).update(
-            state=State.DELETING_SOURCE, purge_after=Now(), epoch=F("epoch") + 1
-        ):
-            raise not_now(reload(migration), "purged")
-        note(migration, actor, _Kind.DECISION, "Purge of the source asked for.")
-        dispatch.ring(migration.pk, migration.host)
+        migration = reload(migration)
+        if not start_purge(migration):
+            raise not_now(migration, "purged")
+        note(migration, actor, _Kind.DECISION, "Purge asked for.")
     return reload(migration)
 
 
@@ -286,7 +288,7 @@ def keep_longer(migration: VolumeMigration, hours: int, actor: Actor) -> VolumeM
     if not 1 <= hours <= 8760:
         raise ValueError("A source can be kept 1 to 8760 hours longer.")
     with transaction.atomic():
-        kept = VolumeMigration.objects.filter(pk=migration.pk, state=State.RETAINED).exclude(purge_after=None)
+        kept = VolumeMigration.objects.filter(pk=migration.pk, state__in=PURGES).exclude(purge_after=None)
         if not kept.update(purge_after=F("purge_after") + timedelta(hours=hours)):
             raise not_now(reload(migration), "kept longer")
         note(migration, actor, _Kind.DECISION, f"Source kept {hours} hours longer.")
@@ -301,7 +303,9 @@ def verbs_for(migration: VolumeMigration) -> tuple[str, ...]:
     if state in (State.FAILED, State.CANCELLED):
         verbs.append("retry")
     if state is State.RETAINED:
-        verbs += ["roll_back", "purge_now", *(["keep_longer"] if migration.purge_after else [])]
+        verbs.append("roll_back")
+    if state is State.RETAINED or (state is State.ROLLED_BACK and migration.purge_after):
+        verbs += ["purge_now", *(["keep_longer"] if migration.purge_after else [])]
     if state is State.NEEDS_OPERATOR:
         if migration.locks_volume and has_complete_copy(migration):
             verbs += ["finish", "cancel"]

@@ -19,6 +19,8 @@ from migrations_app.states import WORKING, State
 
 #: A bell that was not answered is rung again after this.
 _RING_AGAIN_SECONDS = 5
+#: Where something is kept, and what deletes it.
+PURGES = {State.RETAINED: State.DELETING_SOURCE, State.ROLLED_BACK: State.UNDOING}
 
 
 def resume_migrations(host: str | None = None, *, now: bool = False) -> list[VolumeMigration]:
@@ -84,11 +86,11 @@ def _to_ring(host: str | None, *, now: bool) -> list[VolumeMigration]:
 
 def purge_expired_sources(host: str | None = None) -> list[VolumeMigration]:
     """
-    Start the deletion of every kept source whose time is over; return their migrations.
+    Start the deletion of everything kept whose time is over; return the migrations.
 
-    Safe to repeat: yes.
+    Kept are sources after a move, and copies that were written to before a roll-back.  Safe to repeat: yes.
     """
-    rows = VolumeMigration.objects.filter(state=State.RETAINED, purge_after__lte=Now()).select_related(
+    rows = VolumeMigration.objects.filter(state__in=PURGES, purge_after__lte=Now()).select_related(
         "source_pool__backend"
     )
     if host is not None:
@@ -96,9 +98,19 @@ def purge_expired_sources(host: str | None = None) -> list[VolumeMigration]:
     started = []
     for migration in rows:
         with transaction.atomic():
-            if VolumeMigration.objects.filter(pk=migration.pk, state=State.RETAINED).update(
-                state=State.DELETING_SOURCE, epoch=F("epoch") + 1
-            ):
-                dispatch.ring(migration.pk, migration.host)
+            if start_purge(migration):
                 started.append(migration)
     return started
+
+
+def start_purge(migration: VolumeMigration) -> bool:
+    """Let a worker delete what *migration* keeps; false when it keeps nothing any more."""
+    state = State(migration.state)
+    if state not in PURGES or migration.purge_after is None and state is State.ROLLED_BACK:
+        return False
+    moved = VolumeMigration.objects.filter(pk=migration.pk, state=state).update(
+        state=PURGES[state], purge_after=Now(), epoch=F("epoch") + 1
+    )
+    if moved:
+        dispatch.ring(migration.pk, migration.host)
+    return bool(moved)

@@ -6,25 +6,24 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import BadRequest, PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect
+from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_safe
 
-from backends.admin.pieces import CappedPaginator, PlainTitle, ReadOnlyAdmin, change_url, live_response, piece
-from migrations_app import services
+from backends.admin.pieces import CappedPaginator, PlainTitle, ReadOnlyAdmin, live_response, piece
 from migrations_app.admin.migration_page import page_context
-from migrations_app.errors import RequestRefused
+from migrations_app.admin.verb_view import ask_then_do
+from migrations_app.admin.verbs import VERBS
 from migrations_app.models import VolumeMigration
-from migrations_app.states import CANCELLABLE, ENDED, WORKING, State
+from migrations_app.states import ENDED, WORKING, State
 
-_CANCEL = "migrations_app.cancel_migration"
 #: One request asks for the live parts of so many rows.
 _LIVE_ROWS = 100
 
@@ -166,7 +165,10 @@ class MigrationAdmin(PlainTitle, ReadOnlyAdmin, admin.ModelAdmin):
         return [
             path("live/", wrap(require_safe(self.live_rows)), name=f"{name}_live_rows"),
             path("<uuid:pk>/live/", wrap(require_safe(self.live)), name=f"{name}_live"),
-            path("<uuid:pk>/cancel/", wrap(self.cancel), name=f"{name}_cancel"),
+            *(
+                path(f"<uuid:pk>/{verb}/", wrap(self.ask), {"name": verb}, name=f"{name}_{verb}")
+                for verb in VERBS
+            ),
             *super().get_urls(),
         ]
 
@@ -188,42 +190,10 @@ class MigrationAdmin(PlainTitle, ReadOnlyAdmin, admin.ModelAdmin):
         context = {"rows": rows, "is_over": all(m.state not in WORKING for m in rows)}
         return live_response(request, "volmig/migration_rows_live.html", context)
 
-    # -- verbs -------------------------------------------------------------------------------------------
+    # -- verbs ---------------------------------------------------------------------------------------------
 
-    def cancel(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
-        """Ask, then cancel."""
-        if not (self.has_view_permission(request) and request.user.has_perm(_CANCEL)):
+    def ask(self, request: HttpRequest, pk: uuid.UUID, name: str) -> HttpResponse:
+        """Ask, then do what the verb *name* says."""
+        if not self.has_view_permission(request):
             raise PermissionDenied
-        migration = self._get(pk)
-        here = change_url(migration)
-        if request.method == "POST":
-            try:
-                services.cancel_migration(
-                    migration, services.Actor.of(request.user, VolumeMigration.Via.ADMIN)
-                )
-                self.message_user(request, "Cancelling: what was made is removed.", messages.SUCCESS)
-            except RequestRefused as error:
-                self.message_user(request, str(error), messages.ERROR)
-            return redirect(here)
-        if migration.state not in CANCELLABLE:
-            self.message_user(request, "This migration cannot be cancelled any more.", messages.ERROR)
-            return redirect(here)
-        context = {
-            **self.admin_site.each_context(request),
-            "opts": self.opts,
-            "title": f"Cancel the migration of '{migration.volume_name}'?",
-            "sentences": [
-                f"What was copied to {migration.destination_pool} is deleted.",
-                f"The volume stays where it is, at {migration.source_pool}, and can be used at once.",
-            ],
-            "is_danger": True,
-            "submit": "Cancel the migration",
-            "back_url": here,
-            "back_text": "Let it run",
-            "breadcrumbs": [
-                ("Migrations", reverse("admin:migrations_app_volumemigration_changelist")),
-                (migration.volume_name, here),
-                ("Cancel", None),
-            ],
-        }
-        return TemplateResponse(request, "volmig/confirm_page.html", context)
+        return ask_then_do(self.admin_site, request, self._get(pk), VERBS[name])

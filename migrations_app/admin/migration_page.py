@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.urls import reverse
+
 from migrations_app import presentation
+from migrations_app.admin.verbs import allowed_verbs
 from migrations_app.models import VolumeMigration
-from migrations_app.states import CANCELLABLE, WORKING, State
+from migrations_app.states import WORKING, State
 
 _NEXT_STEPS = {
     State.FAILED: [
@@ -15,7 +18,7 @@ _NEXT_STEPS = {
     ],
     State.NEEDS_OPERATOR: [
         "Nothing is done by itself any more, and nothing is deleted.",
-        "Compare the two places above with what the storage holds and mend the cause.",
+        "Compare the two places above with what the storage holds, mend the cause, then press a button.",
     ],
 }
 
@@ -35,7 +38,7 @@ def page_context(migration: VolumeMigration, user: Any) -> dict[str, Any]:
         "is_struggling": is_active and bool(migration.error_text),
         "next_steps": _NEXT_STEPS.get(state, []),
         "is_retained": state == State.RETAINED,
-        "may_cancel": _may_cancel(migration, state, user),
+        "buttons": _buttons(migration, user),
         "may_migrate_again": _may_migrate_again(migration, state, user),
         "verified": _verified(migration),
         "verdict": migration.verdict or {},
@@ -43,9 +46,12 @@ def page_context(migration: VolumeMigration, user: Any) -> dict[str, Any]:
     }
 
 
-def _may_cancel(migration: VolumeMigration, state: State, user: Any) -> bool:
-    is_asked = migration.cancel_requested_at is not None
-    return state in CANCELLABLE and not is_asked and user.has_perm("migrations_app.cancel_migration")
+def _buttons(migration: VolumeMigration, user: Any) -> list[tuple[Any, str]]:
+    """Return what may be done now, each with the address that asks for it."""
+    name = "admin:migrations_app_volumemigration"
+    return [
+        (verb, reverse(f"{name}_{verb.name}", args=[migration.pk])) for verb in allowed_verbs(migration, user)
+    ]
 
 
 def _may_migrate_again(migration: VolumeMigration, state: State, user: Any) -> bool:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import TypeVar
 
 from django.conf import settings
 from django.db import transaction
@@ -50,6 +52,8 @@ from migrations_app.scheduler.human import bytes_text
 from migrations_app.states import MigrationStatus, State
 
 logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 _POLL_SECONDS = 1.0
 
@@ -91,6 +95,16 @@ class Run:
 
     def destination(self) -> Driver:
         return inventory.make_driver(self.migration.destination_pool.backend)
+
+    def open_source(self, driver: Driver) -> Port:
+        """Return the source, opened so that nobody else can write to it."""
+        pool, name = self.source_pool, self.source_name
+        return _unless_held(self, driver, pool, name, lambda: driver.open(pool, name, OpenMode.SOURCE))
+
+    def open_destination(self, driver: Driver, mode: OpenMode) -> Port:
+        """Return the destination, opened to be written or to be read back."""
+        pool, name = self.destination_pool, self.destination_name
+        return _unless_held(self, driver, pool, name, lambda: driver.open(pool, name, mode))
 
     def check(self, *, is_cancellable: bool = True) -> None:
         """Raise when the work must stop here: lease lost, cancelled, slice over."""
@@ -139,6 +153,42 @@ class Run:
             progress=self.progress,
             checkpoint_seconds=settings.VOLMIG_CHECKPOINT_SECONDS,
         )
+
+
+# -- what a frozen worker still holds --------------------------------------------------------------------------
+
+
+def _unless_held(run: Run, driver: Driver, pool: str, name: str, action: Callable[[], _T]) -> _T:
+    """Do *action* on a volume; a former worker that is frozen with the volume open is ended after a while."""
+    try:
+        return action()
+    except InUse as error:
+        pid = _end_former_owner(run, driver, pool, name)
+        if pid is None:
+            raise
+        raise InUse(
+            f"The former worker (process {pid}) had stopped moving with '{name}' open and was ended.",
+            remedy="The migration goes on by itself.",
+        ) from error
+
+
+def _end_former_owner(run: Run, driver: Driver, pool: str, name: str) -> int | None:
+    """
+    End the worker whose lease ran out, if it holds the volume and had time enough to notice.
+
+    A worker that runs sees within seconds that its lease is over and lets go; one that is frozen never does.
+    """
+    owner = run.migration.former_owner
+    waited = VolumeMigration.objects.filter(
+        pk=run.migration.pk,
+        former_owner_at__lte=Now() - timedelta(seconds=settings.VOLMIG_LEASE_SECONDS),
+    ).exists()
+    if not owner or not (waited or run.journal.failures() >= settings.VOLMIG_MAX_ATTEMPTS - 2):
+        return None
+    holders = [usage.by for usage in driver.usage(pool, name)]
+    if not any(by.startswith(f"process {process_of(owner)} ") for by in holders):
+        return None
+    return end_frozen(owner)
 
 
 # -- check_source ---------------------------------------------------------------------------------------------
@@ -265,7 +315,13 @@ def delete_destination(run: Run) -> None:
         )
     run.lease.fence()
     with run.destination() as driver:
-        driver.delete(run.destination_pool, run.destination_name)
+        _unless_held(
+            run,
+            driver,
+            run.destination_pool,
+            run.destination_name,
+            lambda: driver.delete(run.destination_pool, run.destination_name),
+        )
     run.lease.write(destination_made_at=None)
 
 
@@ -280,8 +336,8 @@ def copy(run: Run) -> Output:
     with run.source() as source_driver, run.destination() as destination_driver:
         _check_identity(run, source_driver)
         with (
-            source_driver.open(run.source_pool, run.source_name, OpenMode.SOURCE) as source,
-            _open_destination(run, destination_driver) as destination,
+            run.open_source(source_driver) as source,
+            run.open_destination(destination_driver, OpenMode.WRITE) as destination,
         ):
             _check_port(run, source)
             _check_port(run, destination)
@@ -301,39 +357,6 @@ def copy(run: Run) -> Output:
     if not result.is_complete:
         raise run.why_stopped()
     return _copy_summary(run)
-
-
-def _open_destination(run: Run, driver: Driver) -> Port:
-    """Open the destination for writing; a frozen worker that still holds it is ended after a while."""
-    try:
-        return driver.open(run.destination_pool, run.destination_name, OpenMode.WRITE)
-    except InUse as error:
-        pid = _end_former_owner(run, driver)
-        if pid is None:
-            raise
-        raise InUse(
-            f"The former worker (process {pid}) had stopped moving with '{run.destination_name}' open and was ended.",
-            remedy="The copy goes on from its checkpoint by itself.",
-        ) from error
-
-
-def _end_former_owner(run: Run, driver: Driver) -> int | None:
-    """
-    End the worker whose lease ran out, if it holds the destination and had time enough to notice.
-
-    A worker that runs sees within seconds that its lease is over and lets go; one that is frozen never does.
-    """
-    owner = run.migration.former_owner
-    waited = VolumeMigration.objects.filter(
-        pk=run.migration.pk,
-        former_owner_at__lte=Now() - timedelta(seconds=settings.VOLMIG_LEASE_SECONDS),
-    ).exists()
-    if not owner or not (waited or run.journal.failures() >= settings.VOLMIG_MAX_ATTEMPTS - 2):
-        return None
-    holders = [usage.by for usage in driver.usage(run.destination_pool, run.destination_name)]
-    if not any(by.startswith(f"process {process_of(owner)} ") for by in holders):
-        return None
-    return end_frozen(owner)
 
 
 def _is_first_attempt(run: Run) -> bool:
@@ -416,8 +439,8 @@ def verify(run: Run) -> Output:
         _check_identity(run, source_driver)
         with (
             # Held so that nobody writes to the source between the comparison and the switch.
-            source_driver.open(run.source_pool, run.source_name, OpenMode.SOURCE),
-            destination_driver.open(run.destination_pool, run.destination_name, OpenMode.VERIFY) as port,
+            run.open_source(source_driver),
+            run.open_destination(destination_driver, OpenMode.VERIFY) as port,
         ):
             offset = min(first_segment * SEGMENT_BYTES, port.size_bytes)
             to_do = engine.data_bytes(port, offset)

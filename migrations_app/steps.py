@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
 
@@ -19,7 +17,6 @@ from django.db import transaction
 from django.db.models import F, Sum
 from django.db.models.functions import Now
 
-from backends import services as inventory
 from backends.drivers.base import Driver
 from backends.drivers.errors import (
     CorruptData,
@@ -33,23 +30,15 @@ from backends.drivers.types import Declined, MoveStatus, OpenMode, StoredVolume
 from backends.models import Volume
 from migrations_app.copying import engine
 from migrations_app.copying.digests import SEGMENT_BYTES, segment_count, volume_digest
-from migrations_app.copying.progress import Progress
-from migrations_app.copying.throttle import Throttle
-from migrations_app.draining import is_draining
-from migrations_app.journal import DatabaseJournal
-from migrations_app.lease import Lease, Wishes, end_frozen, process_of
 from migrations_app.models import GENERIC, MigrationSegment, VolumeMigration
 from migrations_app.saga.step import (
-    CancelRequested,
-    Interrupted,
     Output,
     Parked,
-    PauseRequested,
-    SliceOver,
     Step,
 )
 from migrations_app.scheduler.human import bytes_text
 from migrations_app.states import MigrationStatus, State
+from migrations_app.work import Run, unless_held
 
 logger = logging.getLogger(__name__)
 
@@ -60,135 +49,6 @@ _POLL_SECONDS = 1.0
 
 class SourceNotFit(Permanent):
     """The volume on the storage is not what the record says, or not free."""
-
-
-@dataclass
-class Run:
-    """One worker's work on one migration."""
-
-    migration: VolumeMigration
-    lease: Lease
-    journal: DatabaseJournal
-    slice_ends_at: float
-    progress: Progress = field(default_factory=Progress)
-    throttle: Throttle = field(default_factory=Throttle)
-    wishes: Wishes = field(default_factory=Wishes)
-
-    @property
-    def source_pool(self) -> str:
-        return self.migration.source_pool.name
-
-    @property
-    def destination_pool(self) -> str:
-        return self.migration.destination_pool.name
-
-    @property
-    def source_name(self) -> str:
-        return self.migration.source_object_name
-
-    @property
-    def destination_name(self) -> str:
-        return self.migration.destination_object_name
-
-    def source(self) -> Driver:
-        return inventory.make_driver(self.migration.source_pool.backend)
-
-    def destination(self) -> Driver:
-        return inventory.make_driver(self.migration.destination_pool.backend)
-
-    def open_source(self, driver: Driver) -> Port:
-        """Return the source, opened so that nobody else can write to it."""
-        pool, name = self.source_pool, self.source_name
-        return _unless_held(self, driver, pool, name, lambda: driver.open(pool, name, OpenMode.SOURCE))
-
-    def open_destination(self, driver: Driver, mode: OpenMode) -> Port:
-        """Return the destination, opened to be written or to be read back."""
-        pool, name = self.destination_pool, self.destination_name
-        return _unless_held(self, driver, pool, name, lambda: driver.open(pool, name, mode))
-
-    def check(self, *, is_cancellable: bool = True) -> None:
-        """Raise when the work must stop here: lease lost, cancelled, slice over."""
-        if self.must_stop(is_cancellable=is_cancellable):
-            raise self.why_stopped()
-
-    def must_stop(self, *, is_cancellable: bool = True) -> bool:
-        """
-        Tell whether to stop at the next checkpoint: the slice is over, or the worker is to end.
-
-        Raises:
-            LeaseLost, CancelRequested: Stop at once.
-        """
-        self.lease.fence()
-        if self.wishes.cancel and is_cancellable:
-            raise CancelRequested
-        if self.wishes.pause and is_cancellable:
-            return True
-        return time.monotonic() > self.slice_ends_at or is_draining()
-
-    def why_stopped(self) -> Interrupted:
-        """Return what to raise after a stop at a checkpoint."""
-        return PauseRequested() if self.wishes.pause else SliceOver()
-
-    def on_wishes(self, wishes: Wishes) -> None:
-        self.wishes = wishes
-        self.throttle.set_limit(wishes.bandwidth_bytes_per_second)
-
-    def progress_fields(self) -> dict[str, object]:
-        """Return what each heartbeat writes into the row."""
-        speed = self.progress.bytes_per_second()
-        if self.progress.total_bytes is None:
-            return {}
-        return {
-            "phase_done_bytes": self.progress.done_bytes,
-            "phase_total_bytes": self.progress.total_bytes,
-            "speed_bytes_per_second": None if speed is None else int(speed),
-            "progress_at": Now(),
-        }
-
-    def guards(self) -> engine.Guards:
-        return engine.Guards(
-            check=self.must_stop,
-            fence=self.lease.fence,
-            throttle=self.throttle,
-            progress=self.progress,
-            checkpoint_seconds=settings.VOLMIG_CHECKPOINT_SECONDS,
-        )
-
-
-# -- what a frozen worker still holds --------------------------------------------------------------------------
-
-
-def _unless_held(run: Run, driver: Driver, pool: str, name: str, action: Callable[[], _T]) -> _T:
-    """Do *action* on a volume; a former worker that is frozen with the volume open is ended after a while."""
-    try:
-        return action()
-    except InUse as error:
-        pid = _end_former_owner(run, driver, pool, name)
-        if pid is None:
-            raise
-        raise InUse(
-            f"The former worker (process {pid}) had stopped moving with '{name}' open and was ended.",
-            remedy="The migration goes on by itself.",
-        ) from error
-
-
-def _end_former_owner(run: Run, driver: Driver, pool: str, name: str) -> int | None:
-    """
-    End the worker whose lease ran out, if it holds the volume and had time enough to notice.
-
-    A worker that runs sees within seconds that its lease is over and lets go; one that is frozen never does.
-    """
-    owner = run.migration.former_owner
-    waited = VolumeMigration.objects.filter(
-        pk=run.migration.pk,
-        former_owner_at__lte=Now() - timedelta(seconds=settings.VOLMIG_LEASE_SECONDS),
-    ).exists()
-    if not owner or not (waited or run.journal.failures() >= settings.VOLMIG_MAX_ATTEMPTS - 2):
-        return None
-    holders = [usage.by for usage in driver.usage(pool, name)]
-    if not any(by.startswith(f"process {process_of(owner)} ") for by in holders):
-        return None
-    return end_frozen(owner)
 
 
 # -- check_source ---------------------------------------------------------------------------------------------
@@ -315,7 +175,7 @@ def delete_destination(run: Run) -> None:
         )
     run.lease.fence()
     with run.destination() as driver:
-        _unless_held(
+        unless_held(
             run,
             driver,
             run.destination_pool,

@@ -24,7 +24,8 @@ from migrations_app.models import JournalEntry, VolumeMigration
 from migrations_app.saga.runner import Outcome, Result, run
 from migrations_app.saga.step import Interrupted, LeaseLost, PauseRequested, SliceOver
 from migrations_app.states import MigrationStatus, State, migration_status
-from migrations_app.steps import STEPS, Run, retention
+from migrations_app.steps import STEPS, retention
+from migrations_app.work import Run
 
 logger = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("backends.services",),
     ("migrations_app.models", "migrations_app.errors", "migrations_app.migrations"),
     ("migrations_app.dispatch", "migrations_app.lease", "migrations_app.journal", "migrations_app.schedules"),
+    ("migrations_app.work",),
     ("migrations_app.steps",),
     (
         "migrations_app.sentences",

@@ -32,6 +32,8 @@ class BackendAdmin(PlainTitle, admin.ModelAdmin):
     list_display = ["address", "state", "driver", "availability_zone", "is_enabled", "room"]
     list_filter = ["is_enabled"]
     search_fields = ["host__startswith", "name__startswith"]
+    empty_title = "No backend yet"
+    empty_text = "A backend is a storage system as one host reaches it. Add two, then volumes can move."
     search_help_text = "Beginning of the host or of the backend's name."
     show_full_result_count = False
     ordering = ["host", "name"]

@@ -42,13 +42,21 @@ class ReadOnlyAdmin:
 
 
 class PlainTitle:
-    """Mixin: a page is called what it shows, not what can be done with it."""
+    """
+    Mixin: a page is called what it shows, not what can be done with it.
+
+    `empty_title` and `empty_text` stand in place of a list without any rows.
+    """
+
+    change_list_template = "volmig/list.html"
+    empty_title = ""
+    empty_text = ""
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         title = str(self.opts.verbose_name_plural).capitalize()
-        return super().changelist_view(request, {"title": title, **(extra_context or {})})
+        return super().changelist_view(request, {"title": title, "page": self, **(extra_context or {})})
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, obj: Any = None, **kwargs: Any

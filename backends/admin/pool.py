@@ -19,6 +19,8 @@ class PoolAdmin(PlainTitle, ReadOnlyAdmin, admin.ModelAdmin):
     list_display = ["address_text", "room", "promised", "volume_count", "state", "reported"]
     list_select_related = ["backend"]
     search_fields = ["name__startswith", "backend__name__startswith", "backend__host__startswith"]
+    empty_title = "No pool has reported yet"
+    empty_text = "Pools come with their backend: add a backend, and they appear here."
     search_help_text = "Beginning of the pool's, the backend's or the host's name."
     show_full_result_count = False
     paginator = CappedPaginator

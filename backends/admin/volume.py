@@ -46,6 +46,8 @@ class VolumeAdmin(PlainTitle, admin.ModelAdmin):
     paginator = CappedPaginator
     ordering = ["-created_at", "-id"]
     search_fields = ["name__startswith"]
+    empty_title = "No volume yet"
+    empty_text = "A volume is somebody's disk in a pool of a backend. Create one to have something to move."
     search_help_text = "Beginning of the name, or the whole id."
     fieldsets = [("Name and description", {"fields": ["name", "description"]})]
 

@@ -79,6 +79,11 @@ class MigrationAdmin(PlainTitle, ReadOnlyAdmin, admin.ModelAdmin):
     paginator = CappedPaginator
     ordering = ["-created_at", "-id"]
     search_fields = ["volume_name__startswith"]
+    empty_title = "Nothing has been moved yet"
+    empty_text = (
+        "Select volumes in their list and choose 'Migrate to backend…': every move appears here with its progress, "
+        "its proof and its story."
+    )
     search_help_text = "Beginning of the volume's name, or the whole id of a migration or a volume."
     actions = None
 

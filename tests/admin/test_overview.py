@@ -67,3 +67,14 @@ def test_the_live_part_answers_304(site: Client, two_backends: tuple[Backend, Ba
 def test_own_apps_come_first(site: Client) -> None:
     apps = [app["app_label"] for app in site.get(reverse("admin:index")).context["app_list"]]
     assert apps[:2] == ["backends", "migrations_app"]
+
+
+def test_an_empty_list_says_what_to_do(site: Client) -> None:
+    for name, text in (
+        ("backends_backend", "No backend yet"),
+        ("backends_pool", "No pool has reported yet"),
+        ("backends_volume", "No volume yet"),
+        ("migrations_app_volumemigration", "Nothing has been moved yet"),
+    ):
+        assert text in text_of(site.get(reverse(f"admin:{name}_changelist")))
+        assert text not in text_of(site.get(reverse(f"admin:{name}_changelist"), {"q": "x"}))

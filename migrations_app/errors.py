@@ -48,6 +48,13 @@ class UnknownDestination(RequestRefused):
     title = "Unknown destination"
 
 
+class KeyReused(RequestRefused):
+    """The same idempotency key was sent with another request."""
+
+    code = "key_reused"
+    title = "The key belongs to another request"
+
+
 class NotNow(RequestRefused):
     """The migration is in a state in which this cannot be done."""
 

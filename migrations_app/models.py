@@ -10,6 +10,9 @@ from django.db import models
 from django.db.models import Q
 
 from backends.models import Pool, Volume
+
+# Django looks for models in this module only.
+from migrations_app.idempotency import ApiRequest as ApiRequest
 from migrations_app.states import WORKING, State
 
 #: `method` of a migration that copies port to port; any other value is the driver's name for its own move.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from typing import Any, Literal
 
 from django.utils import timezone
@@ -17,19 +16,20 @@ from django.utils import timezone
 from migrations_app.copying.progress import remaining_seconds
 from migrations_app.lease import is_dead
 from migrations_app.models import JournalEntry, VolumeMigration
-from migrations_app.saga.step import Step
-from migrations_app.scheduler.human import bytes_text
 from migrations_app.states import WORKING, State, migration_status
+from migrations_app.step_views import steps
 from migrations_app.steps import STEPS
 
 _Kind = JournalEntry.Kind
-StepStatus = Literal["waiting", "running", "done", "failed", "undone"]
+Verification = Literal["equal", "not verified", "moved by the storage", "not reached"]
 
 #: A speed that was reported longer ago says nothing about now.
 _STALE_SECONDS = 10.0
 #: Only these phases count bytes.
 _COUNTED = frozenset({State.MOVING, State.COPYING, State.VERIFYING})
 _MOVED = frozenset({State.RETAINED, State.DONE})
+#: Not over: a worker has something to do, or will have when the pause ends.
+_UNDER_WAY = WORKING | {State.PAUSED}
 
 _STATE_TEXTS = {
     State.QUEUED: "Waiting for a worker",
@@ -49,17 +49,11 @@ _STATE_TEXTS = {
     State.ROLLED_BACK: "Rolled back",
 }
 
-
-@dataclass(frozen=True, slots=True)
-class StepView:
-    """One step.  `text` is what came of it, or why not; empty when there is nothing to say."""
-
-    name: str
-    label: str
-    status: StepStatus
-    started_at: datetime | None
-    finished_at: datetime | None
-    text: str
+_VERIFICATIONS: dict[str, Verification] = {
+    "yes": "equal",
+    "no": "not verified",
+    "by the storage": "moved by the storage",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,104 +74,6 @@ class ProgressView:
     eta_seconds: float | None
     attempts: int
     is_resumed: bool
-
-
-# -- steps ---------------------------------------------------------------------------------------------------
-
-
-def steps(migration: VolumeMigration) -> list[StepView]:
-    """Return every step of *migration* in order, those that did not begin included."""
-    entries = list(migration.journal.all())
-    return [_step_view(migration, step, entries) for step in STEPS]
-
-
-def _step_view(migration: VolumeMigration, step: Step, entries: Sequence[JournalEntry]) -> StepView:
-    mine = [e for e in entries if e.step == step.name]
-    started = next((e.at for e in mine if e.kind == _Kind.STARTED), None)
-    last = mine[-1] if mine else None
-    if last is None or started is None:
-        return StepView(step.name, step.label, "waiting", None, None, "")
-    status, text = _status(migration, step, last, entries)
-    is_over = status in ("done", "failed", "undone")
-    return StepView(
-        step.name,
-        step.label,
-        status,
-        None if status == "waiting" else started,
-        _end_of(last, entries) if is_over else None,
-        text,
-    )
-
-
-def _status(
-    migration: VolumeMigration, step: Step, last: JournalEntry, entries: Sequence[JournalEntry]
-) -> tuple[StepStatus, str]:
-    """Return the status of a step that has begun, and what there is to say."""
-    is_working = migration.state in WORKING
-    undo = next((e for e in entries if e.kind == _Kind.UNDO_DECIDED), None)
-    match last.kind:
-        case _Kind.DONE:
-            return "done", done_text(step.name, last.output)
-        case _Kind.UNDONE:
-            return "undone", ""
-        case _Kind.UNDO_STARTED:
-            return ("running" if is_working else "failed"), "Being undone."
-        case _Kind.UNDO_FAILED:
-            return ("running" if is_working else "failed"), f"Could not be undone: {last.text}"
-        case _Kind.FAILED:
-            is_tried_again = is_working and undo is None
-            return ("running", f"Tried again after: {last.text}") if is_tried_again else ("failed", last.text)
-    if migration.state == State.RETAINED:
-        return "waiting", "The source is kept for now."
-    if undo is not None:
-        return "undone", "Stopped half-way."
-    return ("running", "") if is_working else ("failed", migration.error_text)
-
-
-def _end_of(last: JournalEntry, entries: Sequence[JournalEntry]) -> datetime | None:
-    if last.kind != _Kind.STARTED:
-        return last.at
-    # A step that was stopped has no end of its own: what was decided then is its end.
-    ends = (_Kind.UNDO_DECIDED, _Kind.ENDED)
-    return next((e.at for e in entries if e.id > last.id and e.kind in ends), None)
-
-
-def done_text(step_name: str, output: dict[str, Any]) -> str:
-    """Return in a sentence what a finished step has put into the journal."""
-    if "skipped" in output:
-        return f"Not needed: {output['skipped']}."
-    match step_name:
-        case "check_source":
-            allocated = output.get("allocated_bytes")
-            size = "" if allocated is None else f" It takes {bytes_text(allocated)}."
-            return f"Found, whole and free.{size}"
-        case "move_natively":
-            return f"Moved by {output['how']}." if output.get("moved") else f"No: {output.get('reason', '')}"
-        case "create_destination":
-            return f"Made '{output.get('name', '')}'."
-        case "copy":
-            return _copy_text(output)
-        case "verify":
-            return _verify_text(output)
-        case "switch":
-            return f"The volume is now at {output.get('pool', '')} as '{output.get('object_name', '')}'."
-        case "delete_source":
-            return f"Deleted '{output.get('deleted', '')}'."
-    return ""
-
-
-def _copy_text(output: dict[str, Any]) -> str:
-    data, zero, hole = (output.get(f"{kind}_bytes") or 0 for kind in ("data", "zero", "hole"))
-    return f"{bytes_text(data)} of data, {bytes_text(zero)} of zeros, {bytes_text(hole)} of holes."
-
-
-def _verify_text(output: dict[str, Any]) -> str:
-    match output.get("verified"):
-        case "yes":
-            return f"Read back and equal: {output.get('destination_digest', '')}"
-        case "by the storage":
-            return f"Not copied, so nothing to compare ({output.get('how', '')})."
-    return "Not verified, as asked."
 
 
 # -- progress ------------------------------------------------------------------------------------------------
@@ -206,6 +102,12 @@ def progress(migration: VolumeMigration) -> ProgressView:
 def _state_text(migration: VolumeMigration, state: State) -> str:
     if migration.cancel_requested_at and state in WORKING:
         return "Cancelling"
+    if state is State.UNDOING and not migration.locks_volume:
+        return "Rolled back; deleting the copy"
+    if state is State.ROLLED_BACK and migration.purge_after:
+        return "Rolled back; the copy is kept"
+    if migration.pause_requested_at and state in WORKING:
+        return f"{_STATE_TEXTS[state]}: will pause at the next checkpoint"
     if migration.retry_at and state in WORKING:
         return f"{_STATE_TEXTS[state]}: waiting to try again"
     if state in WORKING and state is not State.QUEUED and not migration.owner:
@@ -224,7 +126,7 @@ def _has_stopped(migration: VolumeMigration) -> bool:
 
 
 def _phase_label(state: State, entries: Sequence[JournalEntry]) -> str:
-    if state not in WORKING:
+    if state not in _UNDER_WAY:
         return ""
     names = [e.step for e in entries if e.step]
     return next((s.label for s in STEPS if names and s.name == names[-1]), "")
@@ -232,8 +134,9 @@ def _phase_label(state: State, entries: Sequence[JournalEntry]) -> str:
 
 def _bytes(migration: VolumeMigration, state: State) -> tuple[int | None, int | None]:
     total = migration.phase_total_bytes
-    is_cancelling = state in _COUNTED and migration.cancel_requested_at is not None
-    if total is None or is_cancelling or (state not in _COUNTED and state not in _MOVED):
+    is_counted = state in _COUNTED or state is State.PAUSED
+    is_cancelling = is_counted and migration.cancel_requested_at is not None
+    if total is None or is_cancelling or (not is_counted and state not in _MOVED):
         return None, None
     return (total if state in _MOVED else min(migration.phase_done_bytes, total)), total
 
@@ -270,6 +173,30 @@ def _attempts(migration: VolumeMigration, entries: Sequence[JournalEntry]) -> in
     return 1 + breaks - (1 if was_final and breaks else 0)
 
 
+# -- verification --------------------------------------------------------------------------------------------
+
+
+def verification(migration: VolumeMigration) -> Verification:
+    """Return what is known of the copy: compared and `equal`, or why it was not compared."""
+    if migration.destination_digest:
+        return "equal"
+    done = [e for e in migration.journal.all() if e.step == "verify" and e.kind == _Kind.DONE]
+    answer = done[-1].output.get("verified", "") if done else ""
+    return _VERIFICATIONS.get(answer, "not reached")
+
+
+def warning(migration: VolumeMigration) -> str:
+    """Return what a person must not overlook (shown in red), empty when there is nothing."""
+    if migration.verify != VolumeMigration.Verify.NONE:
+        return ""
+    match verification(migration):
+        case "not verified":
+            return "NOT VERIFIED, as asked: nobody has compared the copy with the source."
+        case "not reached":
+            return "This copy will NOT BE VERIFIED, as asked."
+    return ""
+
+
 # -- as values for JSON --------------------------------------------------------------------------------------
 
 
@@ -298,6 +225,8 @@ def summary(migration: VolumeMigration) -> dict[str, Any]:
         "source_state": str(migration.source_state),
         "purge_after": migration.purge_after,
         "verify": str(migration.verify),
+        "verification": verification(migration),
+        "warning": warning(migration),
         "source_digest": migration.source_digest,
         "destination_digest": migration.destination_digest,
         "data_bytes": migration.data_bytes,
@@ -308,7 +237,9 @@ def summary(migration: VolumeMigration) -> dict[str, Any]:
         "bandwidth_bytes_per_second": migration.bandwidth_bytes_per_second,
         "requested_by": migration.requested_by_name,
         "requested_via": str(migration.requested_via),
+        "retry_of": migration.retry_of_id,
         "cancel_requested_at": migration.cancel_requested_at,
+        "pause_requested_at": migration.pause_requested_at,
         "retry_at": migration.retry_at,
         "created_at": migration.created_at,
         "started_at": migration.started_at,

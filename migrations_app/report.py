@@ -7,6 +7,7 @@ from typing import Any
 from migrations_app import presentation
 from migrations_app.copying.digests import BLOCK_BYTES, SEGMENT_BYTES
 from migrations_app.models import VolumeMigration
+from migrations_app.step_views import StepView
 
 #: Grows when a field changes its meaning.
 REPORT_VERSION = 1
@@ -82,11 +83,8 @@ def report(migration: VolumeMigration, *, with_segments: bool = False) -> dict[s
 
 
 def _verification(migration: VolumeMigration, compared: int, count: int) -> dict[str, Any]:
-    entry = migration.journal.filter(step="verify", kind="done").last()
     return {
-        "result": {"yes": "equal", "no": "not verified", "by the storage": "moved by the storage"}.get(
-            entry.output.get("verified", "") if entry else "", "not reached"
-        ),
+        "result": presentation.verification(migration),
         "algorithm": f"SHA-256 over segments of {SEGMENT_BYTES} bytes, of blocks of {BLOCK_BYTES} bytes",
         "source_digest": migration.source_digest,
         "destination_digest": migration.destination_digest,
@@ -95,7 +93,7 @@ def _verification(migration: VolumeMigration, compared: int, count: int) -> dict
     }
 
 
-def _step(step: presentation.StepView) -> dict[str, Any]:
+def _step(step: StepView) -> dict[str, Any]:
     return {
         "name": step.name,
         "label": step.label,

@@ -24,7 +24,8 @@ def advance(migration_id: str) -> str:
 
 
 def sweep() -> str:
-    """Ring for what nobody works on, and delete what was kept long enough."""
+    """Ring for what nobody works on, delete what was kept long enough, forget old idempotency keys."""
+    services.forget_old_requests()
     purged = services.purge_expired_sources()
     rung = services.resume_migrations()
     return f"{len(rung)} rung, {len(purged)} sources to delete"

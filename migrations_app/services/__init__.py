@@ -25,6 +25,8 @@ from migrations_app.services.decisions import (
     verbs_for,
 )
 from migrations_app.services.doctor import Finding, examine, mend
+from migrations_app.services.mending import Mended, mend_all
+from migrations_app.services.once import forget_old_requests, request_once
 from migrations_app.services.requesting import request_migration
 from migrations_app.services.upkeep import purge_expired_sources, resume_migrations, waiting_and_running
 from migrations_app.services.wishes import (
@@ -40,6 +42,7 @@ __all__ = [
     "Destinations",
     "DryRun",
     "Finding",
+    "Mended",
     "Options",
     "Truth",
     "cancel_migration",
@@ -48,14 +51,17 @@ __all__ = [
     "examine",
     "find_migration",
     "finish_migration",
+    "forget_old_requests",
     "has_complete_copy",
     "keep_longer",
     "measured_copy_speed",
     "mend",
+    "mend_all",
     "pause_migration",
     "purge_expired_sources",
     "purge_now",
     "request_migration",
+    "request_once",
     "resolve_migration",
     "resume_migration",
     "resume_migrations",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Callable
 
 from django.db import IntegrityError, transaction
 
@@ -22,13 +23,19 @@ logger = logging.getLogger(__name__)
 
 
 def request_migration(
-    volume: Volume, destination: str, actor: Actor, options: Options | None = None
+    volume: Volume,
+    destination: str,
+    actor: Actor,
+    options: Options | None = None,
+    *,
+    in_transaction: Callable[[VolumeMigration], None] | None = None,
 ) -> VolumeMigration:
     """
     Return the accepted migration: the volume is locked, the room reserved, the worker's bell rung.
 
     Args:
         destination: `HOST@BACKEND` (its best pool is taken) or `HOST@BACKEND#POOL`.
+        in_transaction: Called with the new migration; what it writes is there exactly when the migration is.
 
     Raises:
         Busy: Another migration owns the volume.
@@ -47,6 +54,8 @@ def request_migration(
             request = move_request(volume, options.force_host_copy, facts)
             verdict, _ = judge(request, destination)
             migration = _create(volume, request, verdict, options, actor)
+            if in_transaction is not None:
+                in_transaction(migration)
             dispatch.ring(migration.pk, migration.host)
     except IntegrityError:
         raise Busy(

@@ -13,7 +13,7 @@ from migrations_app.lease import new_owner
 from migrations_app.models import JournalEntry, VolumeMigration
 from migrations_app.scheduler.types import Reason
 from migrations_app.states import State
-from tests.conftest import HOST
+from tests.conftest import HOST, object_path
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -34,7 +34,9 @@ def break_step(monkeypatch):
             raise error
 
         changed = [
-            type(s)(s.name, s.label, s.state, fail if s.name == name else s.do, s.undo, s.final, s.completes_copy)
+            type(s)(
+                s.name, s.label, s.state, fail if s.name == name else s.do, s.undo, s.final, s.completes_copy
+            )
             for s in steps.STEPS
         ]
         monkeypatch.setattr(worker, "STEPS", tuple(changed))
@@ -131,7 +133,9 @@ def test_a_phase_begins_without_the_numbers_of_the_last(migration, monkeypatch):
         return {"verified": "yes"}
 
     changed = [
-        type(s)(s.name, s.label, s.state, look if s.name == "verify" else s.do, s.undo, s.final, s.completes_copy)
+        type(s)(
+            s.name, s.label, s.state, look if s.name == "verify" else s.do, s.undo, s.final, s.completes_copy
+        )
         for s in steps.STEPS
     ]
     monkeypatch.setattr(worker, "STEPS", tuple(changed))
@@ -189,6 +193,72 @@ def test_a_copy_that_was_cancelled_has_an_end(migration):
     assert copy.status == "undone"
     assert copy.finished_at
     assert presentation.progress(migration).percent is None
+
+
+def test_a_paused_copy_waits_and_shows_how_far_it_is(migration, actor):
+    copying(migration, state=State.PAUSED, owner="", lease_expires_at=None, pause_requested_at=timezone.now())
+    view = presentation.progress(migration)
+    assert (view.state_text, view.phase_label, view.percent) == ("Paused", "Copy", 30)
+    assert (view.bytes_per_second, view.eta_seconds) == (None, None)
+    copy = next(s for s in presentation.steps(migration) if s.name == "copy")
+    assert (copy.status, copy.text) == ("waiting", "Paused at its last checkpoint.")
+    JournalEntry.objects.create(
+        migration=migration, step="copy", kind="failed", text="The storage went away."
+    )
+    copy = next(s for s in presentation.steps(migration) if s.name == "copy")
+    assert copy.status == "waiting"
+    assert copy.text.endswith("after: The storage went away.")
+
+
+def test_a_pause_that_has_not_happened_yet_is_told(migration):
+    view = presentation.progress(copying(migration, pause_requested_at=timezone.now()))
+    assert view.state_text == "Copying: will pause at the next checkpoint"
+
+
+def test_a_roll_back_tells_that_the_record_went_back(migration, actor, run_to_end):
+    run_to_end(migration)
+    rolled = services.roll_back(migration, actor)
+    assert presentation.progress(rolled).state_text == "Rolled back; deleting the copy"
+    run_to_end(rolled)
+    shown = {s.name: (s.status, s.text) for s in presentation.steps(rolled)}
+    assert shown["switch"] == ("undone", "The record was switched back.")
+    assert shown["delete_source"] == ("undone", "The source is the volume again.")
+    assert shown["create_destination"][0] == "undone"
+    assert presentation.progress(rolled).state_text == "Rolled back"
+    assert presentation.summary(rolled)["migration_status"] is None
+
+
+def test_a_roll_back_that_keeps_the_copy_says_so(migration, actor, run_to_end):
+    run_to_end(migration)
+    with object_path(migration.volume).open("r+b") as file:
+        file.write(b"written after the switch")
+    rolled = services.roll_back(migration, actor, accepts_loss=True)
+    assert presentation.progress(rolled).state_text == "Rolled back; the copy is kept"
+    assert presentation.summary(rolled)["purge_after"]
+    shown = {s.name: s.status for s in presentation.steps(rolled)}
+    assert shown["switch"] == "undone"
+    assert shown["create_destination"] == "done"
+
+
+@pytest.mark.parametrize("kind", JournalEntry.Kind)
+def test_every_kind_of_entry_can_be_shown(migration, kind):
+    JournalEntry.objects.create(migration=migration, step="copy", kind="started")
+    JournalEntry.objects.create(migration=migration, step="copy", kind=kind, output={"why": "failed"})
+    for state in State:
+        set_row(migration, state=state)
+        assert presentation.summary(migration)["steps"]
+
+
+def test_a_copy_that_is_not_compared_is_told_before_and_after(migration, run_to_end):
+    assert presentation.warning(migration) == ""
+    set_row(migration, verify="none")
+    assert presentation.warning(migration) == "This copy will NOT BE VERIFIED, as asked."
+    run_to_end(migration)
+    assert presentation.verification(migration) == "not verified"
+    assert presentation.warning(migration).startswith("NOT VERIFIED, as asked")
+    summary = presentation.summary(migration)
+    assert summary["verification"] == "not verified"
+    assert summary["warning"]
 
 
 @pytest.mark.parametrize("state", State)

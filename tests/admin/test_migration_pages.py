@@ -75,6 +75,14 @@ def test_a_kept_source_has_a_countdown(site: Client, make_migration: Callable[..
         assert "about 5 h" in text_of(site.get(url)), url
 
 
+def test_a_source_that_is_kept_without_an_end_says_so(
+    site: Client, make_migration: Callable[..., VolumeMigration]
+) -> None:
+    migration = make_migration(State.RETAINED, finished_at=timezone.now())
+    for url in (page_of(migration), reverse("admin:index")):
+        assert "until somebody deletes it" in text_of(site.get(url)), url
+
+
 def test_never_100_percent_before_it_is_done(
     site: Client, make_migration: Callable[..., VolumeMigration]
 ) -> None:

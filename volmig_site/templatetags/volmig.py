@@ -76,11 +76,11 @@ def ago(moment: datetime | None) -> str:
 
 @register.filter
 def until(moment: datetime | None) -> str:
-    """Return how long it is until *moment*, coarsely; `due now` when it has passed."""
+    """Return how long it is until *moment*, coarsely; says so when it has passed."""
     if moment is None:
         return ""
     seconds = (moment - timezone.now()).total_seconds()
-    return duration_text(seconds) if seconds > 0 else "due now"
+    return duration_text(seconds) if seconds > 0 else "a moment: it is due"
 
 
 @register.filter

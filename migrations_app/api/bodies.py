@@ -10,7 +10,7 @@ from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
 from migrations_app.models import VolumeMigration
-from migrations_app.services import Options
+from migrations_app.services import Options, Truth
 
 _LARGEST_BIGINT = 2**63 - 1
 
@@ -98,3 +98,63 @@ class DestinationsQuery(StrictBody):
     """Query of the destinations."""
 
     force_host_copy = serializers.BooleanField(default=False)
+
+
+class RollBackBody(StrictBody):
+    """Whether what was written since the move may be lost."""
+
+    accepts_loss = StrictBooleanField(
+        default=False, help_text="Roll back although the volume was written to since it was moved."
+    )
+
+
+class ResolveBody(StrictBody):
+    """Where the data is, by an operator's word."""
+
+    truth = serializers.ChoiceField(
+        choices=[t.value for t in Truth],
+        help_text="Before the switch at_source or at_destination, after it settled.",
+    )
+    typed_name = serializers.CharField(
+        max_length=255,
+        trim_whitespace=False,
+        help_text="The volume's name, so that it is not done by a slip.",
+    )
+
+
+class KeepLongerBody(StrictBody):
+    """How much longer."""
+
+    hours = serializers.IntegerField(
+        min_value=1, max_value=8760, help_text="Added to the time planned so far."
+    )
+
+
+class BandwidthBody(StrictBody):
+    """How fast it may be."""
+
+    bandwidth_bytes_per_second = serializers.IntegerField(
+        min_value=1, max_value=_LARGEST_BIGINT, allow_null=True, help_text="Null is as fast as it goes."
+    )
+
+
+class ExtendBody(StrictBody):
+    """How large it shall be."""
+
+    size_bytes = serializers.IntegerField(
+        min_value=1, max_value=_LARGEST_BIGINT, help_text="The whole new size; a volume can only grow."
+    )
+
+
+class SnapshotBody(StrictBody):
+    """What it shall be called."""
+
+    name = serializers.CharField(max_length=255)
+
+
+class ReportQuery(StrictBody):
+    """Query of the report."""
+
+    segments = serializers.BooleanField(
+        default=False, help_text="Also the digests of every segment: 128 characters for each 64 MiB."
+    )

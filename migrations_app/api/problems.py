@@ -15,13 +15,16 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
-from backends.drivers.errors import DriverError, Transient, VolmigError
+from backends.drivers.errors import DriverError, InUse, NoSpace, Transient, Unsupported, VolmigError
 from backends.services import UnknownName
+from migrations_app.errors import KeyReused
 
 logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
 _RETRY_SECONDS = "5"
+#: Refusals that are no conflict with how things stand.
+_STATUS: dict[type[VolmigError], int] = {UnknownName: 404, KeyReused: 422}
 
 
 def as_problem(error: Exception, context: dict[str, Any]) -> Response:
@@ -89,12 +92,21 @@ def _refusal(error: VolmigError) -> dict[str, Any]:
     """Return the fields of a refusal, every reason included."""
     detail = getattr(error, "message", "") or str(error)
     if isinstance(error, DriverError):
-        status = 503 if isinstance(error, Transient) else 502
-        return {**_fields(status, error.code, str(error), "The storage refused"), "reasons": []}
-    status = 404 if isinstance(error, UnknownName) else 409
+        return {
+            **_fields(_storage_status(error), error.code, str(error), "The storage refused"),
+            "reasons": [],
+        }
+    status = _STATUS.get(type(error), 409)
     reasons = [reason.as_dict() for reason in getattr(error, "reasons", ())]
     fields = _fields(status, getattr(error, "code", "refused"), detail, getattr(error, "title", ""))
     return {**fields, "reasons": reasons}
+
+
+def _storage_status(error: DriverError) -> int:
+    if isinstance(error, Unsupported | NoSpace | InUse):
+        # The storage is well: it cannot do this to this volume as it is.
+        return 409
+    return 503 if isinstance(error, Transient) else 502
 
 
 def _validation(error: exceptions.ValidationError, where: str) -> dict[str, Any]:

@@ -98,6 +98,39 @@ class DryRunSchema(serializers.Serializer):
     warnings = ReasonSchema(many=True)
 
 
+class FindingSchema(serializers.Serializer):
+    """One difference between the rows and the storage."""
+
+    kind = serializers.CharField()
+    subject = serializers.CharField()
+    text = serializers.CharField(help_text="What was found.")
+    proposal = serializers.CharField(help_text="What mending would do, or what a person should.")
+    is_safe = serializers.BooleanField(help_text="Mending does it.")
+    migration = serializers.UUIDField(allow_null=True)
+    volume = serializers.UUIDField(allow_null=True)
+
+
+class FindingsSchema(serializers.Serializer):
+    """Every difference on one host."""
+
+    host = serializers.CharField()
+    findings = FindingSchema(many=True)
+
+
+class RemainingSchema(FindingSchema):
+    """One difference that was not mended."""
+
+    error = serializers.CharField(help_text="Why it could not be mended; empty: a person must look at it.")
+
+
+class MendedSchema(serializers.Serializer):
+    """What was mended and what remains."""
+
+    host = serializers.CharField()
+    mended = FindingSchema(many=True)
+    remaining = RemainingSchema(many=True)
+
+
 def problem(description: str) -> OpenApiResponse:
     """Return the description of an error answer."""
     return OpenApiResponse(ProblemSchema, description=description)
@@ -109,6 +142,22 @@ LOCATION = OpenApiParameter(
 RETRY_AFTER = OpenApiParameter(
     "Retry-After", int, OpenApiParameter.HEADER, response=[202], description="Seconds to wait before looking."
 )
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    str,
+    OpenApiParameter.HEADER,
+    description="Up to 255 characters of your choice, remembered for 24 hours. The same request with the same key is "
+    "answered with the migration that the first one made.",
+)
+REPLAYED = OpenApiParameter(
+    "Idempotent-Replayed",
+    OpenApiTypes.STR,
+    OpenApiParameter.HEADER,
+    response=[202],
+    enum=["true"],
+    description="The key was known: this migration was accepted before.",
+)
+DISPOSITION = OpenApiParameter("Content-Disposition", str, OpenApiParameter.HEADER, response=[200])
 ETAG = OpenApiParameter("ETag", str, OpenApiParameter.HEADER, response=[200])
 IF_NONE_MATCH = OpenApiParameter(
     "If-None-Match", str, OpenApiParameter.HEADER, description="The last ETag; 304 when nothing has changed."

@@ -1,4 +1,4 @@
-"""How rows are shown.  Nothing is written here: the verbs are calls of the services."""
+"""How rows of the inventory are shown.  Nothing is written here: the verbs are calls of the services."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from backends import services as inventory
-from backends.models import Attachment, Backend, Pool, Volume, VolumeType
-from migrations_app import presentation
-from migrations_app.models import JournalEntry, VolumeMigration
-from migrations_app.states import MigrationStatus, State
+from backends.models import Attachment, Backend, Pool, Snapshot, Volume, VolumeType
 
 
 class HealthSerializer(serializers.Serializer):
@@ -121,6 +118,14 @@ class AttachmentSerializer(serializers.ModelSerializer):
         fields = ["id", "attached_to", "mountpoint", "attached_at", "detached_at"]
 
 
+class SnapshotSerializer(serializers.ModelSerializer):
+    """A snapshot that was made here."""
+
+    class Meta:
+        model = Snapshot
+        fields = ["id", "volume", "name", "created_at"]
+
+
 class VolumeLinksSerializer(serializers.Serializer):
     """Paths of what belongs to a volume."""
 
@@ -128,6 +133,7 @@ class VolumeLinksSerializer(serializers.Serializer):
     destinations = serializers.CharField()
     migrate = serializers.CharField()
     migrations = serializers.CharField()
+    snapshots = serializers.CharField()
 
 
 class VolumeSerializer(serializers.ModelSerializer):
@@ -167,101 +173,5 @@ class VolumeSerializer(serializers.ModelSerializer):
             "destinations": reverse("volume-destinations", args=[volume.pk]),
             "migrate": reverse("volume-migrate", args=[volume.pk]),
             "migrations": f"{reverse('migration-list')}?volume={volume.pk}",
+            "snapshots": reverse("volume-snapshots", args=[volume.pk]),
         }
-
-
-class JournalEntrySerializer(serializers.ModelSerializer):
-    """One line of a migration's journal."""
-
-    class Meta:
-        model = JournalEntry
-        fields = ["id", "at", "epoch", "step", "kind", "output", "text", "actor"]
-
-
-class ProgressSerializer(serializers.Serializer):
-    """How far it is.  Null is unknown; numbers are never made up."""
-
-    state_text = serializers.CharField()
-    phase_label = serializers.CharField()
-    done_bytes = serializers.IntegerField(allow_null=True)
-    total_bytes = serializers.IntegerField(allow_null=True)
-    percent = serializers.IntegerField(allow_null=True, help_text="Of the phase; 100 only when it has moved.")
-    bytes_per_second = serializers.IntegerField(allow_null=True)
-    eta_seconds = serializers.FloatField(allow_null=True)
-    attempts = serializers.IntegerField()
-    is_resumed = serializers.BooleanField()
-
-
-class StepSerializer(serializers.Serializer):
-    """One step of the migration."""
-
-    name = serializers.CharField()
-    label = serializers.CharField()
-    status = serializers.ChoiceField(choices=["waiting", "running", "done", "failed", "undone"])
-    started_at = serializers.DateTimeField(allow_null=True)
-    finished_at = serializers.DateTimeField(allow_null=True)
-    text = serializers.CharField()
-
-
-class ErrorSerializer(serializers.Serializer):
-    """What went wrong last."""
-
-    code = serializers.CharField()
-    text = serializers.CharField()
-
-
-class MigrationLinksSerializer(serializers.Serializer):
-    """Paths of what belongs to a migration."""
-
-    self = serializers.CharField()
-    events = serializers.CharField()
-    cancel = serializers.CharField()
-    volume = serializers.CharField(allow_null=True)
-
-
-class MigrationSerializer(serializers.Serializer):
-    """A migration: what was asked, how far it is, where the data is."""
-
-    id = serializers.UUIDField()
-    volume = serializers.UUIDField(allow_null=True)
-    volume_name = serializers.CharField()
-    size_bytes = serializers.IntegerField()
-    source = serializers.CharField(help_text="HOST@BACKEND#POOL")
-    source_object_name = serializers.CharField()
-    destination = serializers.CharField(help_text="HOST@BACKEND#POOL")
-    destination_object_name = serializers.CharField()
-    state = serializers.ChoiceField(choices=[s.value for s in State])
-    migration_status = serializers.ChoiceField(choices=[s.value for s in MigrationStatus], allow_null=True)
-    method = serializers.CharField(help_text="`generic copy`, or how the storage moved it; empty: not yet.")
-    progress = ProgressSerializer()
-    steps = StepSerializer(many=True)
-    error = ErrorSerializer(allow_null=True)
-    data_location = serializers.CharField(help_text="Where the data is, in a sentence.")
-    source_state = serializers.ChoiceField(choices=VolumeMigration.Source.values)
-    purge_after = serializers.DateTimeField(allow_null=True, help_text="When a kept source is deleted.")
-    verify = serializers.ChoiceField(choices=VolumeMigration.Verify.values)
-    source_digest = serializers.CharField()
-    destination_digest = serializers.CharField()
-    data_bytes = serializers.IntegerField(allow_null=True)
-    zero_bytes = serializers.IntegerField(allow_null=True)
-    hole_bytes = serializers.IntegerField(allow_null=True)
-    force_host_copy = serializers.BooleanField()
-    delete_source = serializers.BooleanField()
-    bandwidth_bytes_per_second = serializers.IntegerField(allow_null=True)
-    requested_by = serializers.CharField()
-    requested_via = serializers.ChoiceField(choices=VolumeMigration.Via.values)
-    cancel_requested_at = serializers.DateTimeField(allow_null=True)
-    retry_at = serializers.DateTimeField(allow_null=True)
-    created_at = serializers.DateTimeField()
-    started_at = serializers.DateTimeField(allow_null=True)
-    finished_at = serializers.DateTimeField(allow_null=True)
-    _links = MigrationLinksSerializer()
-
-    def to_representation(self, instance: VolumeMigration) -> dict[str, Any]:
-        links = {
-            "self": reverse("migration-detail", args=[instance.pk]),
-            "events": reverse("migration-events", args=[instance.pk]),
-            "cancel": reverse("migration-cancel", args=[instance.pk]),
-            "volume": reverse("volume-detail", args=[instance.volume_id]) if instance.volume_id else None,
-        }
-        return super().to_representation({**presentation.summary(instance), "_links": links})

@@ -11,20 +11,38 @@ from drf_spectacular.generators import SchemaGenerator
 OPERATIONS = {
     "backends_list",
     "backends_retrieve",
+    "doctor_examine",
+    "doctor_mend",
+    "migrations_bandwidth",
+    "migrations_bandwidth_patch",
     "migrations_cancel",
     "migrations_events",
+    "migrations_finish",
+    "migrations_keep_longer",
     "migrations_list",
+    "migrations_pause",
+    "migrations_purge_now",
+    "migrations_report",
+    "migrations_resolve",
+    "migrations_resume",
     "migrations_retrieve",
+    "migrations_retry",
+    "migrations_roll_back",
     "pools_list",
     "pools_retrieve",
+    "snapshots_delete",
     "volume_types_list",
     "volume_types_retrieve",
     "volumes_attach",
+    "volumes_create_snapshot",
+    "volumes_delete",
     "volumes_destinations",
     "volumes_detach",
+    "volumes_extend",
     "volumes_list",
     "volumes_migrate",
     "volumes_retrieve",
+    "volumes_snapshots",
 }
 
 
@@ -44,8 +62,8 @@ def test_every_operation_is_there_and_tells_its_errors():
 def test_a_migration_is_accepted_with_202():
     schema = SchemaGenerator().get_schema(request=None, public=True)
     responses = schema["paths"]["/api/volumes/{id}/migrate/"]["post"]["responses"]
-    assert "Location" in responses["202"]["headers"]
-    assert set(responses) == {"200", "202", "400", "401", "403", "404", "409"}
+    assert {"Location", "Retry-After", "Idempotent-Replayed"} <= set(responses["202"]["headers"])
+    assert set(responses) == {"200", "202", "400", "401", "403", "404", "409", "422"}
 
 
 @pytest.mark.django_db

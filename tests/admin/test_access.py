@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from django.contrib import admin as django_admin
 from django.test import Client
 from django.urls import reverse
 
@@ -103,3 +104,16 @@ def test_nothing_is_deleted_through_the_admin(
 
 def test_home_leads_to_the_overview(client: Client) -> None:
     assert client.get("/")["Location"] == reverse("admin:index")
+
+
+def test_the_queue_is_not_shown(site: Client) -> None:
+    """What stands in it is a doorbell, no truth about a migration; nothing must be run again from there."""
+    labels = {model._meta.app_label for model in django_admin.site._registry}
+    assert "django_q" not in labels
+    assert site.get("/admin/django_q/").status_code == 404
+
+
+def test_tokens_are_listed_beside_the_users(site: Client) -> None:
+    apps = {app["app_label"]: app for app in site.get(reverse("admin:index")).context["app_list"]}
+    assert "authtoken" not in apps
+    assert [model["object_name"] for model in apps["auth"]["models"]] == ["Group", "User", "TokenProxy"]

@@ -83,6 +83,12 @@ def count_text(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
+def sentence(text: str) -> str:
+    """Return *text* with an end: drivers and people end their sentences now with a period, now without."""
+    plain = " ".join(text.split())
+    return plain if plain.endswith((".", "?", "!")) else f"{plain}."
+
+
 def without_period(text: str) -> str:
     """
     Return *text* so that it can go on: drivers and people end their sentences now with a period, now without.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from migrations_app.scheduler.codes import Code
-from migrations_app.scheduler.human import duration_text, list_text, without_period
+from migrations_app.scheduler.human import duration_text, list_text, sentence, without_period
 from migrations_app.scheduler.types import Category, MoveRequest, PoolView, Reason
 
 AVAILABILITY_ZONES = "RESKEY:availability_zones"
@@ -42,8 +42,8 @@ def is_up(request: MoveRequest, pool: PoolView) -> list[Reason]:
     if pool.is_up:
         return []
     age = "it has never reported" if pool.age_seconds is None else _age(pool.age_seconds)
-    why = without_period(pool.down_reason)
-    text = f"Pool {pool.address} is down: {why}; {age}." if why else f"Pool {pool.address} is down: {age}."
+    # A reason is whole sentences, and tells the age itself where that is the cause.
+    text = f"Pool {pool.address} is down: {sentence(pool.down_reason or age)}"
     host = pool.address.host
     remedy = f"Start the worker on host {host}, or run `manage.py refresh_backends` there."
     return [Reason(Code.POOL_DOWN, Category.DESTINATION, text, remedy)]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from migrations_app.scheduler.codes import Code
-from migrations_app.scheduler.human import count_text, differing_texts, list_text, without_period
+from migrations_app.scheduler.human import count_text, differing_texts, list_text, sentence, without_period
 from migrations_app.scheduler.types import Category, MoveRequest, Reason
 from migrations_app.states import MigrationStatus
 
@@ -161,11 +161,11 @@ def source_is_up(request: MoveRequest) -> list[Reason]:
     volume = request.volume
     if volume.source_is_up:
         return []
-    why = without_period(volume.source_down_reason) or "it does not report"
+    why = sentence(volume.source_down_reason or "it does not report")
     return [
         _reason(
             Code.SOURCE_DOWN,
-            f"The source backend {volume.pool.without_pool} is down: {why}.",
+            f"The source backend {volume.pool.without_pool} is down: {why}",
             f"Start the worker on host {volume.pool.host}, or run `manage.py refresh_backends` there.",
         )
     ]

@@ -49,10 +49,15 @@ def test_a_disabled_pool_says_who_said_why():
     [
         ("", 720.0, "Pool store1@ssd#fast is down: its last report is about 12 min old."),
         ("", None, "Pool store1@ssd#fast is down: it has never reported."),
-        ("not mounted.", 5.0, "Pool store1@ssd#fast is down: not mounted; its last report is about 5 s old."),
+        ("not mounted.", 5.0, "Pool store1@ssd#fast is down: not mounted."),
+        (
+            "Its last report is about 2 h old. Is the worker running?",
+            7200.0,
+            "Pool store1@ssd#fast is down: Its last report is about 2 h old. Is the worker running?",
+        ),
     ],
 )
-def test_a_pool_that_is_down_says_how_old_its_report_is(down_reason, age_seconds, text):
+def test_a_pool_that_is_down_says_why_or_how_old_its_report_is(down_reason, age_seconds, text):
     pool = make_pool(is_up=False, down_reason=down_reason, age_seconds=age_seconds)
     reason = only_reason(make_request(), pool, "pool_down")
     assert reason.text == text

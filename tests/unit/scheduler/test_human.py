@@ -7,6 +7,7 @@ from migrations_app.scheduler.human import (
     differing_texts,
     duration_text,
     list_text,
+    sentence,
     without_period,
 )
 
@@ -79,3 +80,11 @@ def test_small_helpers():
     assert count_text(1, "snapshot") == "1 snapshot"
     assert count_text(2, "snapshot") == "2 snapshots"
     assert without_period(" It is down. ") == "It is down"
+
+
+def test_a_sentence_ends_once():
+    assert [sentence(text) for text in (" It is down", "It is down.", "Is it\nup?")] == [
+        "It is down.",
+        "It is down.",
+        "Is it up?",
+    ]

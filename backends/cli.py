@@ -34,6 +34,7 @@ class Exit(enum.IntEnum):
     REFUSED = 3
     FAILED = 4
     CANCELLED = 5
+    DIFFERENCES = 7
     INTERRUPTED = 130
 
 
@@ -45,6 +46,7 @@ EXIT_TEXTS = {
     Exit.REFUSED: "refused; every reason is printed",
     Exit.FAILED: "failed",
     Exit.CANCELLED: "cancelled",
+    Exit.DIFFERENCES: "differences remain",
     Exit.INTERRUPTED: "interrupted with Ctrl-C",
 }
 
@@ -89,6 +91,10 @@ class VolmigCommand(BaseCommand):
     def say(self, text: str = "") -> None:
         """Tell a person *text*: on stdout, or on stderr when stdout belongs to the JSON document."""
         (self.stderr if self.as_json else self.stdout).write(text, self._plain)
+
+    def alarm(self, text: str) -> None:
+        """Tell as `say` does what must not be overlooked: red on a terminal."""
+        (self.stderr if self.as_json else self.stdout).write(text, self.style.ERROR)
 
     def warn(self, text: str) -> None:
         """Tell a person *text* on stderr."""
@@ -146,7 +152,9 @@ class VolmigCommand(BaseCommand):
         except SystemCheckError as error:
             # Raised before `handle`: settings under which nothing may be started.
             self.as_json = options.get("json", False)
-            self.emit({"error": {"code": "settings", "title": "Settings refused", "text": str(error).strip()}})
+            self.emit(
+                {"error": {"code": "settings", "title": "Settings refused", "text": str(error).strip()}}
+            )
             raise
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -219,7 +227,9 @@ class VolmigCommand(BaseCommand):
     def _epilog(self) -> str:
         lines = ["examples:", *(f"  {example}" for example in self.examples)] if self.examples else []
         notes = ["", *self.notes] if self.notes else []
-        return "\n".join([*lines, *notes, "", "exit codes:", *(f"  {c:<3} {EXIT_TEXTS[c]}" for c in self.exits)])
+        return "\n".join(
+            [*lines, *notes, "", "exit codes:", *(f"  {c:<3} {EXIT_TEXTS[c]}" for c in self.exits)]
+        )
 
 
 @contextmanager

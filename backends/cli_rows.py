@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from backends.models import Volume
+from backends.models import Snapshot, Volume
 
 
 def volume_dict(volume: Volume) -> dict[str, Any]:
@@ -20,4 +20,14 @@ def volume_dict(volume: Volume) -> dict[str, Any]:
         "migration_status": volume.migration_status,
         "active_migration": volume.locked_by_migration,
         "created_at": volume.created_at,
+    }
+
+
+def snapshot_dict(snapshot: Snapshot) -> dict[str, Any]:
+    """Return *snapshot* as values for JSON."""
+    return {
+        "id": snapshot.pk,
+        "volume": snapshot.volume_id,
+        "name": snapshot.name,
+        "created_at": snapshot.created_at,
     }

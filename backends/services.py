@@ -311,6 +311,21 @@ def find_volume_type(name: str) -> VolumeType:
 # -- volume types -----------------------------------------------------------------------------------------------
 
 
+def find_snapshot(volume: Volume, text: str) -> Snapshot:
+    """Return the snapshot of *volume* whose id or name is *text*.  Raises `UnknownName` listing what there is."""
+    snapshots = list(volume.snapshots.all())
+    found = [s for s in snapshots if text in (str(s.pk), s.name)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        ids = ", ".join(str(s.pk) for s in found)
+        raise UnknownName(
+            f"Several snapshots of '{volume.name}' are called '{text}'. Use the id of one: {ids}."
+        )
+    listed = ", ".join(f"'{s.name}'" for s in snapshots[:20]) or "none"
+    raise UnknownName(f"The volume '{volume.name}' has no snapshot '{text}'. It has: {listed}.")
+
+
 def create_volume_type(name: str, extra_specs: Mapping[str, str], *, description: str = "") -> VolumeType:
     """Return the new volume type.  Raises `InventoryRefused` when the name is taken or no name."""
     volume_type = VolumeType(name=name, extra_specs=dict(extra_specs), description=description)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from backends.cli import Exit, VolmigCommand
 from migrations_app.cli.follow import Followed, follow
-from migrations_app.cli.text import MOVED, outcome_lines, short_id
+from migrations_app.cli.text import MOVED, outcome_lines, short_id, warning_lines
 from migrations_app.models import VolumeMigration
 from migrations_app.presentation import summary
 from migrations_app.states import State
@@ -21,12 +21,14 @@ def wait_for(command: VolmigCommand, migration: VolumeMigration) -> Exit:
     command.emit(summary(followed.migration))
     for line in outcome_lines(followed.migration):
         command.say(line)
+    for line in warning_lines(followed.migration):
+        command.alarm(line)
     return exit_of(followed.migration)
 
 
 def exit_of(migration: VolumeMigration) -> Exit:
-    """Return the exit code for how *migration* ended."""
-    if migration.state in MOVED:
+    """Return the exit code for how *migration* ended.  A pause is what somebody wanted, not a failure."""
+    if migration.state in MOVED or migration.state == State.PAUSED:
         return Exit.DONE
     return Exit.CANCELLED if migration.state == State.CANCELLED else Exit.FAILED
 

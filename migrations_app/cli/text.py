@@ -6,19 +6,49 @@ from datetime import datetime
 
 from django.utils import timezone
 
+from migrations_app import services
 from migrations_app.models import VolumeMigration
-from migrations_app.presentation import ProgressView
+from migrations_app.presentation import ProgressView, warning
 from migrations_app.scheduler.human import bytes_text, duration_text
 from migrations_app.states import State
 
 MOVED = frozenset({State.RETAINED, State.DONE})
 #: Where a migration stays until a person or the clock does something.
-RESTING = MOVED | {State.FAILED, State.CANCELLED, State.NEEDS_OPERATOR, State.ROLLED_BACK}
+RESTING = MOVED | {*(State.PAUSED, State.FAILED, State.CANCELLED, State.NEEDS_OPERATOR, State.ROLLED_BACK)}
+#: How each verb is typed; `{id}` is the migration.
+_COMMANDS = {
+    "cancel": "cancel_migration {id} --wait",
+    "pause": "pause_migration {id}",
+    "resume": "resume_migrations {id}",
+    "set_bandwidth": "set_bandwidth {id} 100MiB",
+    "retry": "retry_migration {id} --wait",
+    "finish": "finish_migration {id} --wait",
+    "roll_back": "roll_back_migration {id} --wait",
+    "resolve": "resolve_migration {id} --truth {truth} --type-name NAME",
+    "purge_now": "purge_source {id} --wait",
+    "keep_longer": "keep_source {id} --hours 24",
+}
 
 
 def short_id(migration: VolumeMigration) -> str:
     """Return as much of the id as a person types."""
     return str(migration.pk)[:8]
+
+
+def verb_lines(migration: VolumeMigration) -> list[str]:
+    """Return the commands that can be typed now, the likeliest first."""
+    truth = "at_source|at_destination" if migration.locks_volume else "settled"
+    lines = [
+        _COMMANDS[verb].format(id=short_id(migration), truth=truth) for verb in services.verbs_for(migration)
+    ]
+    heads = ("  Possible:  manage.py ", "             manage.py ")
+    return [heads[bool(index)] + line for index, line in enumerate(lines)]
+
+
+def warning_lines(migration: VolumeMigration) -> list[str]:
+    """Return what must not be overlooked; shown in red."""
+    text = warning(migration)
+    return [f"  Warning:   {text}"] if text else []
 
 
 def time_text(moment: datetime | None) -> str:
@@ -51,13 +81,19 @@ def outcome_lines(migration: VolumeMigration) -> list[str]:
             f"  Source:    {_source(migration)}",
         ]
     heading = {
+        State.PAUSED: f"The migration of '{name}' is paused; the volume stays locked.",
         State.CANCELLED: f"The migration of '{name}' was cancelled.",
         State.NEEDS_OPERATOR: f"The migration of '{name}' stopped and needs a decision.",
         State.ROLLED_BACK: f"The migration of '{name}' was rolled back.",
     }.get(state, f"The migration of '{name}' failed.")
     why = [f"  Why:       {migration.error_text}"] if migration.error_text else []
+    where = migration.data_location or f"The volume is where it was: {migration.source_pool}."
+    kept = [f"  Copy:      kept until {time_text(migration.purge_after)}, then deleted"] * bool(
+        migration.purge_after
+    )
+    go_on = [f"  Go on:     manage.py resume_migrations {short_id(migration)}"] * (state is State.PAUSED)
     look = f"  Look:      manage.py list_migrations {short_id(migration)}"
-    return [heading, *why, f"  Where:     {migration.data_location}", look]
+    return [heading, *why, f"  Where:     {where}", *kept, *go_on, look]
 
 
 def _verified(migration: VolumeMigration) -> str:
@@ -84,4 +120,6 @@ def _took(migration: VolumeMigration) -> str:
 def _source(migration: VolumeMigration) -> str:
     if migration.source_state == VolumeMigration.Source.DELETED:
         return "deleted"
+    if migration.purge_after is None:
+        return "kept until somebody deletes it: there is no proof that the copy equals it"
     return f"kept until {time_text(migration.purge_after)}, then deleted"

@@ -18,14 +18,28 @@ from tests.conftest import HOST
 COMMANDS = {
     "add_backend": "migrations_app",
     "cancel_migration": "migrations_app",
+    "create_snapshot": "backends",
     "create_volume": "backends",
     "create_volume_type": "backends",
+    "delete_snapshot": "backends",
+    "delete_volume": "backends",
+    "doctor": "migrations_app",
+    "extend_volume": "backends",
+    "finish_migration": "migrations_app",
+    "keep_source": "migrations_app",
     "list_backends": "backends",
     "list_migrations": "migrations_app",
     "list_volumes": "backends",
     "migrate_volume": "migrations_app",
+    "migration_report": "migrations_app",
+    "pause_migration": "migrations_app",
+    "purge_source": "migrations_app",
     "refresh_backends": "backends",
+    "resolve_migration": "migrations_app",
     "resume_migrations": "migrations_app",
+    "retry_migration": "migrations_app",
+    "roll_back_migration": "migrations_app",
+    "set_bandwidth": "migrations_app",
     "validate_backend": "backends",
 }
 
@@ -131,12 +145,22 @@ def test_keys_given_twice_are_wrong_arguments(run):
         (("migrate_volume", "web1", "--to", "x@y"), "Did you mean 'web-1'?"),
         (("list_volumes", "--pool", f"{HOST}@B"), f"Did you mean '{HOST}@b'?"),
         (("refresh_backends", f"{HOST}@bb"), f"Did you mean '{HOST}@b'?"),
-        (("create_volume", "v", "--size", "1MiB", "--pool", f"{HOST}@b#mian"), f"Did you mean '{HOST}@b#main'?"),
-        (("create_volume", "v", "--size", "1MiB", "--pool", f"{HOST}@b", "--type", "glod"), "Did you mean 'gold'?"),
+        (
+            ("create_volume", "v", "--size", "1MiB", "--pool", f"{HOST}@b#mian"),
+            f"Did you mean '{HOST}@b#main'?",
+        ),
+        (
+            ("create_volume", "v", "--size", "1MiB", "--pool", f"{HOST}@b", "--type", "glod"),
+            "Did you mean 'gold'?",
+        ),
         (("cancel_migration", "0123"), "There is no migration '0123'"),
+        (("pause_migration", "0123"), "There is no migration '0123'"),
+        (("delete_snapshot", "web-1", "monday"), "has no snapshot 'monday'. It has: none."),
     ],
 )
-def test_names_that_do_not_exist_are_refused_with_the_nearest(run, make_backend, make_volume, arguments, says):
+def test_names_that_do_not_exist_are_refused_with_the_nearest(
+    run, make_backend, make_volume, arguments, says
+):
     make_volume(make_backend("b"), "web-1", filled=False)
     VolumeType.objects.create(name="gold")
     ran = run(*arguments, "--json")

@@ -60,8 +60,6 @@ def _volumes(place: str | None) -> QuerySet[Volume]:
     return volumes.filter(pool__backend=services.find_backend(place))
 
 
-
-
 def _row(volume: Volume) -> list[str]:
     return [
         volume.name,

@@ -44,7 +44,9 @@ class Command(VolmigCommand):
 
     def add_options(self, parser: CommandParser) -> None:
         pair = argument(key_value)
-        parser.add_argument("address", metavar="HOST@NAME", help="HOST is the machine that reaches the storage.")
+        parser.add_argument(
+            "address", metavar="HOST@NAME", help="HOST is the machine that reaches the storage."
+        )
         parser.add_argument("--driver", required=True, choices=driver_names())
         parser.add_argument(
             "--option",
@@ -64,7 +66,11 @@ class Command(VolmigCommand):
         )
         parser.add_argument("--availability-zone", default="", metavar="ZONE")
         parser.add_argument(
-            "--reserved-percentage", type=int, default=0, metavar="N", help="Room that no volume may use, 0 to 100."
+            "--reserved-percentage",
+            type=int,
+            default=0,
+            metavar="N",
+            help="Room that no volume may use, 0 to 100.",
         )
         parser.add_argument(
             "--max-over-subscription-ratio",

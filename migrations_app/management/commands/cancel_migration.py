@@ -27,7 +27,9 @@ class Command(VolmigCommand):
     def add_options(self, parser: CommandParser) -> None:
         parser.add_argument("migration", metavar="ID", help="The id, or its beginning.")
         parser.add_argument(
-            "--wait", action="store_true", help="Wait until it is undone; it is undone here if no worker does it."
+            "--wait",
+            action="store_true",
+            help="Wait until it is undone; it is undone here if no worker does it.",
         )
 
     def perform(self, **options: Any) -> Exit:

@@ -10,7 +10,15 @@ from backends.cli import VolmigCommand, argument
 from backends.cli_tables import Column, show_table
 from backends.quantities import parse_count
 from migrations_app import services
-from migrations_app.cli.text import RESTING, outcome_lines, progress_text, short_id, time_text
+from migrations_app.cli.text import (
+    RESTING,
+    outcome_lines,
+    progress_text,
+    short_id,
+    time_text,
+    verb_lines,
+    warning_lines,
+)
 from migrations_app.models import VolumeMigration
 from migrations_app.presentation import progress, steps, summary
 from migrations_app.states import State
@@ -80,17 +88,30 @@ class Command(VolmigCommand):
         self.emit(
             {
                 **summary(migration),
+                "verbs": services.verbs_for(migration),
                 "journal": [
-                    {"at": e.at, "kind": e.kind, "step": e.step, "text": e.text, "output": e.output, "actor": e.actor}
+                    {
+                        "at": e.at,
+                        "kind": e.kind,
+                        "step": e.step,
+                        "text": e.text,
+                        "output": e.output,
+                        "actor": e.actor,
+                    }
                     for e in journal
                 ],
             }
         )
         for line in _details(migration):
             self.say(line)
+        for line in warning_lines(migration):
+            self.alarm(line)
+        for line in verb_lines(migration):
+            self.say(line)
         self.say()
         rows = [
-            [s.label, s.status, time_text(s.started_at), time_text(s.finished_at), s.text] for s in steps(migration)
+            [s.label, s.status, time_text(s.started_at), time_text(s.finished_at), s.text]
+            for s in steps(migration)
         ]
         show_table(self, _STEP_COLUMNS, rows)
         self.say()

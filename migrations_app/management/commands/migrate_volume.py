@@ -12,7 +12,7 @@ from backends.models import Volume
 from backends.quantities import parse_speed
 from migrations_app import services
 from migrations_app.cli.end import EXITS, wait_for
-from migrations_app.cli.text import short_id
+from migrations_app.cli.text import short_id, warning_lines
 from migrations_app.errors import NoValidPool
 from migrations_app.models import VolumeMigration
 from migrations_app.presentation import summary
@@ -43,7 +43,9 @@ class Command(VolmigCommand):
             metavar="HOST@BACKEND[#POOL]",
             help="Where to; without #POOL the backend's best pool is taken.",
         )
-        parser.add_argument("--dry-run", action="store_true", help="Say what would happen and change nothing.")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="Say what would happen and change nothing."
+        )
         parser.add_argument("--wait", action="store_true", help="Show the progress until it has ended.")
         parser.add_argument(
             "--force-host-copy",
@@ -87,6 +89,8 @@ class Command(VolmigCommand):
         self.emit(summary(migration))
         self.say(f"Accepted: '{volume.name}' moves to {migration.destination_pool}.")
         self.say(f"  Migration: {migration.pk}")
+        for line in warning_lines(migration):
+            self.alarm(line)
         self.say(f"  Follow it: manage.py list_migrations {short_id(migration)}")
         self.say(f"  Stop it:   manage.py cancel_migration {short_id(migration)}")
         return Exit.DONE
@@ -108,7 +112,9 @@ class Command(VolmigCommand):
         else:
             self.say(f"  How:        generic copy; {verdict.native_declined}")
         self.say(f"  Time:       {duration_text(verdict.estimate_seconds)}")
-        self.say(f"  Free there: {bytes_text(verdict.free_bytes)}, after it {bytes_text(verdict.free_after_bytes)}")
+        self.say(
+            f"  Free there: {bytes_text(verdict.free_bytes)}, after it {bytes_text(verdict.free_after_bytes)}"
+        )
         if answer.warnings:
             self.warn("Warnings:")
             self.warn_reasons(answer.warnings)

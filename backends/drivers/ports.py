@@ -102,6 +102,19 @@ class Port(abc.ABC):
         Safe to repeat: yes.  Durable on return: no, see `flush`.
         """
 
+    def expect(self, offset: int, length: int) -> bool:
+        """
+        Tell whether these bytes were given room now, because all of them will probably be written soon.
+
+        Where that is so, zeros among them are to be zeroed (see `zero`), so that they do not keep it.
+
+        Raises:
+            Nothing: what is wrong will be seen by the write.
+
+        If not overridden: false.   Safe to repeat: yes.
+        """
+        return False
+
     @abc.abstractmethod
     def flush(self) -> None:
         """

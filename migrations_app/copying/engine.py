@@ -3,22 +3,25 @@ Copy a volume from port to port, and read one back.
 
 Both are one pass over the blocks of a port: read the data extents, hash, and (when copying) write.  Several
 threads work on blocks at the same time; their results are collected in order, so that "everything before this
-segment is done" is always known.  Holes are not read.  A block of zeros is not written to a destination that reads
-zeros already, and is zeroed on one that may not.
+segment is done" is always known.  Holes are not read.  Zeros are not written to a destination that reads zeros
+already, and are zeroed on one that may not.
+
+The figures behind the constants: `docs/decisions/0010-copy-engine.md`.
 """
 
 from __future__ import annotations
 
 import collections
-import ctypes
-import mmap
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, field
 
 from backends.drivers.ports import Extent, ExtentKind, Port
+from backends.drivers.types import KIB, MIB
+from migrations_app.copying.buffers import Buffers, data_runs
 from migrations_app.copying.digests import (
     BLOCK_BYTES,
     SEGMENT_BYTES,
@@ -31,17 +34,20 @@ from migrations_app.copying.progress import Progress
 from migrations_app.copying.throttle import Throttle
 
 #: Enough to keep a disk busy both ways; each thread owns one block of memory.
-THREADS = 6
-
-_ZEROS = bytes(BLOCK_BYTES)
-_memcmp = ctypes.CDLL(None).memcmp
-_memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
-_zeros_address = ctypes.cast(ctypes.c_char_p(_ZEROS), ctypes.c_void_p)
+THREADS = 16
+#: A hole that is shorter is read with its neighbours: one long read costs less than two short ones.
+_READ_GAP_BYTES = 64 * KIB
+#: Zeros that are shorter are written with their neighbours, for the same reason; this is what sparseness costs.
+_WRITE_GAP_BYTES = 16 * KIB
+#: From this length on the destination is told that data is coming.
+_EXPECT_BYTES = MIB
+#: How often somebody who waits for a block asks whether to give up.
+_TICK_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentResult:
-    """One finished segment.  `data_bytes` were read, of them `zero_bytes` were in blocks of nothing but zeros."""
+    """One finished segment.  `data_bytes` lay in data extents, of them `zero_bytes` were found to be zeros."""
 
     index: int
     digest: str
@@ -69,6 +75,8 @@ class Guards:
 
     `check` is called between blocks: it raises to give the pass up, and returns true to stop it at a checkpoint.
     `fence` is called right before each write, from the writing thread, and raises when the right to write is gone.
+    `on_thread` is called in each copying thread when it starts.  `on_stall` is called when a block has not come back
+    for so many seconds, again and again while it lasts.
     """
 
     check: Callable[[], bool] = lambda: False
@@ -76,6 +84,9 @@ class Guards:
     throttle: Throttle = field(default_factory=Throttle)
     progress: Progress = field(default_factory=Progress)
     checkpoint_seconds: float = 5.0
+    on_thread: Callable[[], None] = lambda: None
+    on_stall: Callable[[float], None] = lambda seconds: None
+    stall_seconds: float = 30.0
 
 
 def data_bytes(port: Port, offset: int = 0) -> int:
@@ -118,16 +129,23 @@ def read_back(port: Port, *, first_segment: int, guards: Guards, checkpoint: Che
 
 @dataclass(frozen=True, slots=True)
 class _Block:
+    """`runs` lie in data extents.  `has_room`: the destination gave them room before they are written."""
+
     offset: int
     length: int
     runs: tuple[Extent, ...]
+    has_room: bool = False
+
+    @property
+    def data_bytes(self) -> int:
+        return sum(run.length for run in self.runs)
 
 
 @dataclass(frozen=True, slots=True)
 class _BlockResult:
     digest: bytes
     data_bytes: int
-    is_zero: bool
+    zero_bytes: int
 
 
 class _Writer:
@@ -136,49 +154,55 @@ class _Writer:
     def __init__(self, port: Port, reads_zero: bool, fence: Callable[[], None]) -> None:
         self.port = port
         self.reads_zero = reads_zero
+        #: The last data extent that was looked at held no zeros: the next one will not, either.
+        self.is_dense = False
         self._fence = fence
 
-    def write_block(self, block: _Block, view: memoryview) -> None:
-        position = block.offset
-        for run in block.runs:
-            self._gap(position, run.offset)
+    def expect(self, runs: Sequence[Extent]) -> bool:
+        """Announce long runs of data, if they probably are no zeros; tell whether room was given to any."""
+        if not self.is_dense:
+            return False
+        has_room = False
+        for run in runs:
+            if run.length >= _EXPECT_BYTES:
+                self._fence()
+                has_room = self.port.expect(run.offset, run.length) or has_room
+        return has_room
+
+    def write(self, block: _Block, view: memoryview, runs: Sequence[tuple[int, int]]) -> None:
+        """Write the *runs* (start and end in the block) and zero what lies between them."""
+        position = 0
+        for start, end in runs:
+            self._gap(block, position, start)
             self._fence()
-            start = run.offset - block.offset
-            self.port.write(run.offset, view[start : start + run.length])
-            position = run.end
-        self._gap(position, block.offset + block.length)
+            self.port.write(block.offset + start, view[start:end])
+            position = end
+        self._gap(block, position, block.length)
 
     def zero(self, offset: int, length: int) -> None:
-        self._gap(offset, offset + length)
-
-    def _gap(self, start: int, end: int) -> None:
-        if end > start and not self.reads_zero:
+        if not self.reads_zero:
             self._fence()
-            self.port.zero(start, end - start)
+            self.port.zero(offset, length)
 
-
-class _Buffers(threading.local):
-    """One page-aligned block of memory for each thread: direct I/O needs the alignment."""
-
-    def __init__(self) -> None:
-        self.memory = mmap.mmap(-1, BLOCK_BYTES)
-        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
-        self.view = memoryview(self.memory)
+    def _gap(self, block: _Block, start: int, end: int) -> None:
+        if end > start and (block.has_room or not self.reads_zero):
+            self._fence()
+            self.port.zero(block.offset + start, end - start)
 
 
 def _run_pass(
     source: Port, first_segment: int, guards: Guards, checkpoint: Checkpoint, writer: _Writer | None
 ) -> PassResult:
     collector = _Collector(source.size_bytes, first_segment, guards, checkpoint, writer)
-    buffers = _Buffers()
+    buffers = Buffers(BLOCK_BYTES)
     stop = threading.Event()
 
     def work(block: _Block) -> _BlockResult:
         if stop.is_set():
-            return _BlockResult(b"", 0, False)
+            return _BlockResult(b"", 0, 0)
         return _process_block(block, source, writer, buffers)
 
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="copy") as pool:
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="copy", initializer=guards.on_thread) as pool:
         try:
             for item in _segments(source, first_segment):
                 if not _submit(item, guards, collector, writer, lambda block: pool.submit(work, block)):
@@ -188,6 +212,9 @@ def _run_pass(
         except BaseException:
             # The pool waits for what is running when the block is left; what waits in the queue does nothing.
             stop.set()
+            source.interrupt()
+            if writer is not None:
+                writer.port.interrupt()
             raise
     return collector.result
 
@@ -201,15 +228,15 @@ def _submit(
 ) -> bool:
     """Hand one segment to the threads; false when the pass is to stop here."""
     if isinstance(item, _EmptySegment):
-        if guards.check():
+        if collector.must_stop():
             return False
         if writer is not None:
             writer.zero(item.offset, item.length)
         collector.add_empty(item)
         return True
-    for block in item.blocks:
-        wanted = sum(run.length for run in block.runs)
-        if guards.check() or not guards.throttle.take(wanted, guards.check):
+    has_room = writer is not None and writer.expect(item.runs)
+    for block in _blocks(item, has_room):
+        if collector.must_stop() or not guards.throttle.take(block.data_bytes, guards.check):
             return False
         while collector.in_flight >= 2 * THREADS:
             collector.collect_one()
@@ -218,21 +245,39 @@ def _submit(
     return True
 
 
-def _process_block(block: _Block, source: Port, writer: _Writer | None, buffers: _Buffers) -> _BlockResult:
-    view = buffers.view[: block.length]
-    data = sum(run.length for run in block.runs)
-    if data < block.length:
-        view[:] = _ZEROS[: block.length]
-    for run in block.runs:
-        start = run.offset - block.offset
-        source.read_into(run.offset, view[start : start + run.length])
-    if _memcmp(buffers.address, _zeros_address, block.length) == 0:
+def _process_block(block: _Block, source: Port, writer: _Writer | None, buffers: Buffers) -> _BlockResult:
+    if not block.runs:
         if writer is not None:
             writer.zero(block.offset, block.length)
-        return _BlockResult(zero_block_digest(block.length), data, True)
+        return _BlockResult(zero_block_digest(block.length), 0, 0)
+    view = buffers.view[: block.length]
+    position = 0
+    reads = _joined([(r.offset - block.offset, r.end - block.offset) for r in block.runs], _READ_GAP_BYTES)
+    for start, end in reads:
+        buffers.clear(position, start)
+        source.read_into(block.offset + start, view[start:end])
+        position = end
+    buffers.clear(position, block.length)
+    found = [run for start, end in reads for run in data_runs(buffers.address, start, end)]
+    data = block.data_bytes
     if writer is not None:
-        writer.write_block(block, view)
-    return _BlockResult(block_digest(view), data, False)
+        runs = _joined(found, _WRITE_GAP_BYTES)
+        writer.is_dense = len(runs) == len(reads) and sum(end - start for start, end in runs) >= data
+        writer.write(block, view, runs)
+    if not found:
+        return _BlockResult(zero_block_digest(block.length), data, data)
+    return _BlockResult(block_digest(view), data, max(0, data - sum(end - start for start, end in found)))
+
+
+def _joined(runs: Sequence[tuple[int, int]], gap: int) -> list[tuple[int, int]]:
+    """Return the runs, those with less than *gap* between them as one."""
+    result: list[tuple[int, int]] = []
+    for start, end in runs:
+        if result and start - result[-1][1] < gap:
+            result[-1] = (result[-1][0], end)
+        else:
+            result.append((start, end))
+    return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +285,7 @@ class _Segment:
     index: int
     offset: int
     length: int
-    blocks: tuple[_Block, ...]
+    runs: tuple[Extent, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,18 +300,16 @@ def _segments(port: Port, first_segment: int) -> Iterator[_Segment | _EmptySegme
     for index in range(first_segment, -(-port.size_bytes // SEGMENT_BYTES)):
         offset = index * SEGMENT_BYTES
         length = min(SEGMENT_BYTES, port.size_bytes - offset)
-        runs = [e for e in port.extents(offset, length) if e.kind is ExtentKind.DATA]
-        if runs:
-            yield _Segment(index, offset, length, tuple(_blocks(offset, length, runs)))
-        else:
-            yield _EmptySegment(index, offset, length)
+        runs = tuple(e for e in port.extents(offset, length) if e.kind is ExtentKind.DATA)
+        yield _Segment(index, offset, length, runs) if runs else _EmptySegment(index, offset, length)
 
 
-def _blocks(offset: int, length: int, runs: Sequence[Extent]) -> Iterator[_Block]:
-    by_block: Mapping[int, list[Extent]] = _split(runs)
-    for start in range(offset, offset + length, BLOCK_BYTES):
-        size = min(BLOCK_BYTES, offset + length - start)
-        yield _Block(start, size, tuple(by_block.get(start, ())))
+def _blocks(segment: _Segment, has_room: bool) -> Iterator[_Block]:
+    by_block: Mapping[int, list[Extent]] = _split(segment.runs)
+    end = segment.offset + segment.length
+    for start in range(segment.offset, end, BLOCK_BYTES):
+        size = min(BLOCK_BYTES, end - start)
+        yield _Block(start, size, tuple(by_block.get(start, ())), has_room)
 
 
 def _split(runs: Sequence[Extent]) -> dict[int, list[Extent]]:
@@ -305,7 +348,12 @@ class _Collector:
         self._zero = 0
         self._unsaved: list[SegmentResult] = []
         self._saved_at = time.monotonic()
+        self._is_stopped = False
         self.in_flight = 0
+
+    def must_stop(self) -> bool:
+        self._is_stopped = self._is_stopped or self._guards.check()
+        return self._is_stopped
 
     def add(self, block: _Block, future: Future[_BlockResult]) -> None:
         self._waiting.append((block, future))
@@ -341,7 +389,7 @@ class _Collector:
         if isinstance(item, tuple):
             _, future = item
             self.in_flight -= 1
-            self._take_block(future.result())
+            self._take_block(self._wait_for(future))
         elif isinstance(item, _EmptySegment):
             self._unsaved.append(SegmentResult(item.index, zero_segment_digest(item.length), 0, 0))
         else:
@@ -352,12 +400,27 @@ class _Collector:
         if self._unsaved and time.monotonic() - self._saved_at >= self._guards.checkpoint_seconds:
             self._save()
 
+    def _wait_for(self, future: Future[_BlockResult]) -> _BlockResult:
+        """Return the block's result; a port may hang, so whoever waits goes on asking whether to give up."""
+        started = told_at = time.monotonic()
+        while True:
+            try:
+                return future.result(_TICK_SECONDS)
+            except NotYet:
+                if future.done():
+                    raise
+            self.must_stop()
+            now = time.monotonic()
+            if now - told_at >= self._guards.stall_seconds:
+                told_at = now
+                self._guards.on_stall(now - started)
+
     def _take_block(self, result: _BlockResult) -> None:
         self._digests.append(result.digest)
         self._data += result.data_bytes
-        self._zero += result.data_bytes if result.is_zero else 0
+        self._zero += result.zero_bytes
         self.result.data_bytes += result.data_bytes
-        self.result.zero_bytes += result.data_bytes if result.is_zero else 0
+        self.result.zero_bytes += result.zero_bytes
         self._guards.progress.add(result.data_bytes)
 
     def _save(self) -> None:

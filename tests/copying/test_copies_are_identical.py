@@ -138,6 +138,7 @@ def test_broken_off_copy_goes_on_from_its_last_checkpoint(layout, where, at, los
             source.before = destination.before = lambda operation: None
             destination.believe = MemoryPort.believe.__get__(destination)
             copy(source, destination, first_segment=len(segments), results=segments)
+        destination.before = lambda operation: None
         assert read_back(destination) == [s.digest for s in segments] == expected_digests(content)
     assert bytes(destination.bytes) == content
     assert destination.faults == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
 import tracemalloc
@@ -193,7 +194,7 @@ def test_each_thread_has_one_block_of_memory_whatever_the_volume():
     real = source.read_into
 
     def read_into(offset, buffer):
-        seen.add(engine.ctypes.addressof(engine.ctypes.c_char.from_buffer(buffer.obj)))
+        seen.add(ctypes.addressof(ctypes.c_char.from_buffer(buffer.obj)))
         real(offset, buffer)
 
     source.read_into = read_into

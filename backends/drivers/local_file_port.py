@@ -87,6 +87,10 @@ class LocalFilePort(Port):
         access = os.O_RDWR if self.mode is OpenMode.WRITE else os.O_RDONLY
         # O_NONBLOCK: a FIFO of that name must not block for ever; on files it means nothing.
         flags = access | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        if self.is_exclusive and _is_block_device(path, directory_fd):
+            # Refused while a file system, a device on top or another such opening holds the device.
+            # Source: open(2), O_EXCL without O_CREAT.
+            flags |= os.O_EXCL
         self._fd = os.open(path, flags, dir_fd=directory_fd)
         kind = os.fstat(self._fd).st_mode
         if not (stat.S_ISREG(kind) or stat.S_ISBLK(kind)):
@@ -387,6 +391,10 @@ class LocalFilePort(Port):
 
     def _error_fields(self, operation: str) -> dict[str, str]:
         return {"backend": self._backend, "operation": operation, "volume": self._volume}
+
+
+def _is_block_device(path: str, directory_fd: int | None) -> bool:
+    return stat.S_ISBLK(os.stat(path, dir_fd=directory_fd, follow_symlinks=False).st_mode)
 
 
 def _is_aligned(buffer: memoryview, head: int) -> bool:

@@ -10,6 +10,7 @@ from backends.drivers.errors import BadOptions
 _DRIVERS = {
     "directory": "backends.drivers.directory:DirectoryDriver",
     "fake": "backends.drivers.fake:FakeDriver",
+    "lvm": "backends.drivers.lvm:LvmDriver",
 }
 
 

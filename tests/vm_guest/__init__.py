@@ -1,0 +1,1 @@
+"""Tests that run inside the virtual machine of `tests/vm`: `make test-vm`."""

@@ -258,11 +258,15 @@ def _process_block(block: _Block, source: Port, writer: _Writer | None, buffers:
         source.read_into(block.offset + start, view[start:end])
         position = end
     buffers.clear(position, block.length)
-    found = [run for start, end in reads for run in data_runs(buffers.address, start, end)]
+    found, runs = [], []
+    for run in block.runs:
+        in_run = data_runs(buffers.address, run.offset - block.offset, run.end - block.offset)
+        found += in_run
+        # Never across a hole of the source: a volume takes the same room as before.
+        runs += _joined(in_run, _WRITE_GAP_BYTES)
     data = block.data_bytes
     if writer is not None:
-        runs = _joined(found, _WRITE_GAP_BYTES)
-        writer.is_dense = len(runs) == len(reads) and sum(end - start for start, end in runs) >= data
+        writer.is_dense = len(runs) == len(block.runs) and sum(end - start for start, end in runs) >= data
         writer.write(block, view, runs)
     if not found:
         return _BlockResult(zero_block_digest(block.length), data, data)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from django.db import transaction
+from django.db.models import F
 from django.db.models.functions import Coalesce, Now
 
 from backends.drivers.errors import DriverError
@@ -26,9 +27,7 @@ class DatabaseJournal:
         self._entries = list(
             JournalEntry.objects.filter(migration_id=lease.migration_id).values_list("step", "kind", "output")
         )
-        self._failures: int = VolumeMigration.objects.values_list("failures", flat=True).get(
-            pk=lease.migration_id
-        )
+        self._failures = self._failures_in_row()
 
     # -- reading ----------------------------------------------------------------------------------------------
 
@@ -93,7 +92,7 @@ class DatabaseJournal:
 
     def undo_started(self, step: Step) -> None:
         with transaction.atomic():
-            self._lease.write(failures=self._failures)
+            self._lease.write(failures=F("failures"))
             self._add(step.name, _Kind.UNDO_STARTED)
 
     def undone(self, step: Step) -> None:
@@ -117,6 +116,9 @@ class DatabaseJournal:
 
     # -- inside -----------------------------------------------------------------------------------------------
 
+    def _failures_in_row(self) -> int:
+        return VolumeMigration.objects.values_list("failures", flat=True).get(pk=self._lease.migration_id)
+
     def _has(self, step: Step, kind: str) -> bool:
         return any(name == step.name and entry == kind for name, entry, _ in self._entries)
 
@@ -134,9 +136,10 @@ class DatabaseJournal:
     def _fail(self, step: Step, kind: _Kind, error: Exception) -> None:
         code, text = error_code(error), error_text(error)
         with transaction.atomic():
-            self._lease.write(failures=self._failures + 1, error_code=code, error_text=text)
+            # Counted in the row: a checkpoint since the last failure has set it back.
+            self._lease.write(failures=F("failures") + 1, error_code=code, error_text=text)
             self._add(step.name, kind, {"code": code}, text)
-        self._failures += 1
+        self._failures = self._failures_in_row()
 
     def _set_state(self, state: State, **fields: object) -> None:
         """Move the row and, with it, what the volume shows."""

@@ -133,6 +133,7 @@ def _wait_for_move(run: Run, driver: Driver, status: MoveStatus) -> MoveStatus:
             run.destination_name,
         )
         run.progress.add((status.done_bytes or 0) - run.progress.done_bytes)
+        run.has_progressed = True
     return status
 
 
@@ -264,6 +265,7 @@ def _save_segments(run: Run, segments: list[engine.SegmentResult] | tuple) -> No
                 for s in segments
             ]
         )
+    run.has_progressed = True
 
 
 def _copy_summary(run: Run) -> Output:
@@ -345,6 +347,7 @@ def _compare_segments(run: Run, segments: list[engine.SegmentResult] | tuple) ->
     with transaction.atomic():
         run.lease.write(failures=0)
         MigrationSegment.objects.bulk_update(rows, ["destination_digest"])
+    run.has_progressed = True
 
 
 # -- switch ---------------------------------------------------------------------------------------------------
@@ -354,6 +357,9 @@ def switch(run: Run) -> Output:
     """
     Let the record point at the destination.  Runs in one transaction with the journal: the point of no return.
     """
+    # Since the row says `switching` nobody can ask for a cancel any more; what was accepted before is honoured.
+    run.on_wishes(run.lease.wishes())
+    run.check()
     with run.source() as driver:
         _check_identity(run, driver)
     with run.destination() as driver:
@@ -402,14 +408,25 @@ def delete_source(run: Run) -> Output:
         )
     _check_proof(run)
     run.lease.fence()
+    is_here = Volume.objects.filter(
+        pool=migration.destination_pool, object_name=run.destination_name
+    ).exists()
+    if is_here:
+        with run.destination() as driver:
+            # The last look before the other copy goes.
+            driver.describe(run.destination_pool, run.destination_name)
     with run.source() as driver:
-        driver.finish_move(
-            run.source_pool,
-            run.source_name,
-            migration.destination_pool.location_info,
-            run.destination_pool,
-            run.destination_name,
-        )
+        if _was_moved(run) and (is_here or not keeps_source):
+            driver.finish_move(
+                run.source_pool,
+                run.source_name,
+                migration.destination_pool.location_info,
+                run.destination_pool,
+                run.destination_name,
+            )
+        else:
+            # Two independent volumes; the one at the destination may have moved on, or been deleted, since.
+            driver.delete(run.source_pool, run.source_name)
         _check_gone(run, driver)
     run.lease.write(source_state=VolumeMigration.Source.DELETED, purge_after=None)
     return {"deleted": migration.source_object_name}

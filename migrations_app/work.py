@@ -39,6 +39,9 @@ class Run:
     progress: Progress = field(default_factory=Progress)
     throttle: Throttle = field(default_factory=Throttle)
     wishes: Wishes = field(default_factory=Wishes)
+    #: Something was saved that the next slice need not do again.  A slice is not over before that: with a low
+    #: bandwidth limit, or a slow disk, one segment may take longer than a slice.
+    has_progressed: bool = False
 
     @property
     def source_pool(self) -> str:
@@ -89,7 +92,7 @@ class Run:
             raise CancelRequested
         if self.wishes.pause and is_cancellable:
             return True
-        return time.monotonic() > self.slice_ends_at or is_draining()
+        return is_draining() or (self.has_progressed and time.monotonic() > self.slice_ends_at)
 
     def why_stopped(self) -> Interrupted:
         """Return what to raise after a stop at a checkpoint."""

@@ -22,7 +22,7 @@ from migrations_app.journal import DatabaseJournal, error_code, error_text
 from migrations_app.lease import Heartbeat, Lease
 from migrations_app.models import JournalEntry, VolumeMigration
 from migrations_app.saga.runner import Outcome, Result, run
-from migrations_app.saga.step import Interrupted, LeaseLost, PauseRequested, SliceOver
+from migrations_app.saga.step import Interrupted, LeaseLost, PauseRequested, SliceOver, Step
 from migrations_app.states import MigrationStatus, State, migration_status
 from migrations_app.steps import STEPS, retention
 from migrations_app.work import Run
@@ -77,17 +77,30 @@ def advance(migration_id: uuid.UUID, *, slice_seconds: float | None = None) -> s
 
 def _run(work: Run) -> Outcome:
     maximum = settings.VOLMIG_MAX_ATTEMPTS
-    if work.migration.failures > maximum * _DEATHS_FACTOR and not work.journal.undo_is_decided():
-        current = next((s for s in STEPS if not work.journal.is_done(s)), STEPS[-1])
+    if work.migration.failures > maximum * _DEATHS_FACTOR:
+        is_undo = work.journal.undo_is_decided()
+        current = (
+            _to_undo(work) if is_undo else next((s for s in STEPS if not work.journal.is_done(s)), STEPS[-1])
+        )
         error = Permanent(
             f"The worker died {work.migration.failures} times in the step '{current.label}' without any progress.",
             remedy="Look into the worker's log and the host's memory before trying again.",
         )
+        if is_undo:
+            work.journal.undo_failed(current, error)
+            return Outcome(Result.NEEDS_OPERATOR, current, error)
         work.journal.failed(current, error)
         if any(s.final and work.journal.is_done(s) for s in STEPS):
             return Outcome(Result.NEEDS_OPERATOR, current, error)
         work.journal.decide_undo("failed", error)
     return run(STEPS, work.journal, work, max_failures=maximum)
+
+
+def _to_undo(work: Run) -> Step:
+    """Return the step whose undo comes next."""
+    journal = work.journal
+    left = (s for s in reversed(STEPS) if s.undo and journal.may_have_started(s) and not journal.is_undone(s))
+    return next(left, STEPS[0])
 
 
 def _write_outcome(work: Run, outcome: Outcome) -> str:

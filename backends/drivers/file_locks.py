@@ -53,6 +53,19 @@ def lock_file(fd: int, *, for_writing: bool) -> None:
         raise LockHeld
 
 
+def lock_file_beside_qemu(fd: int) -> None:
+    """
+    Hold the `flock` alone, on a file that a QEMU of this process is to open, which takes its byte ranges itself.
+
+    Raises:
+        LockHeld: Somebody else holds a lock of either kind; *fd* holds none.
+    """
+    _take_flock(fd)
+    if has_foreign_range_lock(fd):
+        fcntl.flock(fd, fcntl.LOCK_UN)
+        raise LockHeld
+
+
 def _take_range_lock(fd: int, kind: int) -> bool:
     try:
         fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, *_WHOLE_FILE))

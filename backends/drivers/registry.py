@@ -11,6 +11,7 @@ _DRIVERS = {
     "directory": "backends.drivers.directory:DirectoryDriver",
     "fake": "backends.drivers.fake:FakeDriver",
     "lvm": "backends.drivers.lvm:LvmDriver",
+    "qcow2": "backends.drivers.qcow2:Qcow2Driver",
 }
 
 

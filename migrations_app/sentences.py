@@ -29,7 +29,11 @@ def _after_switch(migration: VolumeMigration, state: State, source: str, destina
     if state is State.RETAINED:
         return f"{here} The source is kept at {source}."
     if state is State.NEEDS_OPERATOR:
-        return f"{here} The old source may still be at {source}; it is not needed any more."
+        # Why the old source was not deleted may be that the copy is missing: nothing is promised about either.
+        return (
+            f"The record points at {destination}. The old source may still be at {source}; "
+            "keep it until the cause is found."
+        )
     return f"{here} The source was deleted."
 
 

@@ -28,6 +28,8 @@ _STALE_SECONDS = 10.0
 #: Only these phases count bytes.
 _COUNTED = frozenset({State.MOVING, State.COPYING, State.VERIFYING})
 _MOVED = frozenset({State.RETAINED, State.DONE})
+#: The volume is not, and will not be, what was copied.
+_NO_COPY = frozenset({State.CANCELLED, State.FAILED, State.ROLLED_BACK})
 #: Not over: a worker has something to do, or will have when the pause ends.
 _UNDER_WAY = WORKING | {State.PAUSED}
 
@@ -187,7 +189,7 @@ def verification(migration: VolumeMigration) -> Verification:
 
 def warning(migration: VolumeMigration) -> str:
     """Return what a person must not overlook (shown in red), empty when there is nothing."""
-    if migration.verify != VolumeMigration.Verify.NONE:
+    if migration.verify != VolumeMigration.Verify.NONE or migration.state in _NO_COPY:
         return ""
     match verification(migration):
         case "not verified":

@@ -9,6 +9,8 @@ from migrations_app.models import VolumeMigration
 from migrations_app.presentation import steps
 from migrations_app.scheduler.human import bytes_text
 
+_KINDS = {"data": "data", "zero": "zeros", "hole": "holes"}
+
 
 def report_lines(migration: VolumeMigration, document: dict[str, Any]) -> list[str]:
     """Return *document*, the report of *migration*, as lines of text."""
@@ -25,7 +27,7 @@ def report_lines(migration: VolumeMigration, document: dict[str, Any]) -> list[s
         f"  State:        {document['state']}, attempts: {document['attempts']}",
         f"  Where:        {document['data_location'] or 'at the source'}",
         f"  Method:       {document['method'] or 'not chosen yet'}",
-        f"  Copied:       {', '.join(f'{_amount(copied, kind)} of {kind}' for kind in ('data', 'zero', 'hole'))}",
+        f"  Copied:       {', '.join(_amount(copied, kind) for kind in _KINDS)}",
         f"  Compared:     {compared['result']}, {compared['segments_compared']} of {compared['segments']} segments",
         f"                {compared['algorithm']}",
         f"  Source:       {compared['source_digest'] or 'no digest'}",
@@ -46,4 +48,4 @@ def report_lines(migration: VolumeMigration, document: dict[str, Any]) -> list[s
 
 def _amount(copied: dict[str, int | None], kind: str) -> str:
     amount = copied[f"{kind}_bytes"]
-    return "unknown" if amount is None else bytes_text(amount)
+    return f"{'unknown' if amount is None else bytes_text(amount)} of {_KINDS[kind]}"

@@ -198,7 +198,7 @@ def resolve_migration(
 
     Args:
         truth: `at_source`: the record stays; `at_destination`: the record is switched to the destination;
-            `settled`: after the switch, the rest was tidied up by hand.
+            `settled`: after the switch (or the way back), the rest was tidied up by hand.
         typed_name: The volume's name, typed by the operator: nobody should do this by a slip.
 
     Raises:
@@ -213,7 +213,8 @@ def resolve_migration(
             if has_switched
             else "The record has not been switched: say 'at_source' or 'at_destination'."
         )
-    state = {Truth.AT_SOURCE: State.FAILED, Truth.AT_DESTINATION: State.RETAINED, Truth.SETTLED: State.DONE}[
+    settled = State.ROLLED_BACK if _is_rolled_back(migration) else State.DONE
+    state = {Truth.AT_SOURCE: State.FAILED, Truth.AT_DESTINATION: State.RETAINED, Truth.SETTLED: settled}[
         truth
     ]
     with transaction.atomic():
@@ -243,10 +244,16 @@ def _resolved_fields(migration: VolumeMigration, truth: Truth) -> dict[str, Any]
             "source_state": VolumeMigration.Source.KEPT,
             "data_location": f"By an operator's word the volume is at {destination}. The source is kept at {source}.",
         }
+    place = source if _is_rolled_back(migration) else destination
     return {
         "purge_after": None,
-        "data_location": f"The volume is at {destination}. By an operator's word nothing else is left to do.",
+        "data_location": f"The volume is at {place}. By an operator's word nothing else is left to do.",
     }
+
+
+def _is_rolled_back(migration: VolumeMigration) -> bool:
+    """Tell whether the record went back to the source after the switch."""
+    return migration.journal.filter(kind=_Kind.UNDO_DECIDED, output__why="rolled_back").exists()
 
 
 def _release_volume(migration: VolumeMigration, truth: Truth) -> None:

@@ -259,6 +259,8 @@ def test_a_copy_that_is_not_compared_is_told_before_and_after(migration, run_to_
     summary = presentation.summary(migration)
     assert summary["verification"] == "not verified"
     assert summary["warning"]
+    rolled = services.roll_back(migration, services.Actor("somebody"))
+    assert presentation.warning(run_to_end(rolled)) == ""
 
 
 @pytest.mark.parametrize("state", State)

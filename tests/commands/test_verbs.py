@@ -222,6 +222,7 @@ def test_the_report_is_shown_and_written(run, moved, tmp_path):
     assert shown.code == 0
     assert "Compared:     equal, 1 of 1 segments" in shown.out
     assert moved.destination_digest in shown.out
+    assert " of zeros, " in shown.out
     assert "requested by tester" in shown.out
     document = run("migration_report", short(moved), "--json").document
     assert document["verification"]["result"] == "equal"

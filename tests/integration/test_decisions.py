@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -218,6 +219,29 @@ def test_roll_back_is_refused_while_the_volume_is_used_or_moved_on(moved, volume
     run_to_end(services.request_migration(volume, "testhost@a", actor, COPY))
     with pytest.raises(NotNow, match="is not at testhost@b#main any more"):
         services.roll_back(moved, actor, accepts_loss=True)
+
+
+def test_roll_back_whose_copy_could_not_be_deleted_is_settled_at_the_source(
+    moved, volume, actor, run_to_end, monkeypatch
+):
+    from backends.drivers.errors import NotPermitted
+    from migrations_app import steps
+
+    def refuse(run):
+        raise NotPermitted("The destination refuses.")
+
+    undos = tuple(
+        dataclasses.replace(s, undo=refuse) if s.name == "create_destination" else s for s in steps.STEPS
+    )
+    monkeypatch.setattr(worker, "STEPS", undos)
+    migration = run_to_end(services.roll_back(moved, actor))
+    assert migration.state == State.NEEDS_OPERATOR
+    assert services.verbs_for(migration) == ("retry", "resolve")
+    migration = services.resolve_migration(migration, Truth.SETTLED, actor, typed_name="vol-1")
+    assert migration.state == State.ROLLED_BACK
+    assert migration.data_location.startswith("The volume is at testhost@a#main")
+    assert migration.source_state == VolumeMigration.Source.IN_PLACE
+    assert object_path(volume).parent.name == "a"
 
 
 # -- keeping and purging ----------------------------------------------------------------------------------------------

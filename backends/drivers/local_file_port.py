@@ -16,13 +16,18 @@ from backends.drivers.file_locks import LockHeld, lock_file
 from backends.drivers.file_usage import lock_holders_text
 from backends.drivers.oserrors import os_errors_translated, translate_os_error
 from backends.drivers.ports import Extent, ExtentKind, Port
-from backends.drivers.types import MIB, OpenMode
+from backends.drivers.types import KIB, MIB, OpenMode
 
 # Direct I/O wants multiples of the logical block (at most 4 KiB).  Whole pages besides, so that a page is
 # never written directly by one thread and through the page cache by another one.
 _ALIGNMENT = max(4096, mmap.PAGESIZE)
 # Never written to.  Memory of its own pages, so that zeros can be written directly.
 _ZEROS = memoryview(mmap.mmap(-1, MIB))
+
+# Up to this length a write of its own, past the page cache, costs more than gathering many.
+_SCATTERED_BYTES = 16 * KIB
+# So much may be gathered before it is on its way to the disk.
+_MOST_SCATTERED_BYTES = 4 * MIB
 
 _FALLOC_FL_KEEP_SIZE = 0x01
 _FALLOC_FL_PUNCH_HOLE = 0x02
@@ -73,6 +78,7 @@ class LocalFilePort(Port):
         self._flush_error: DriverError | None = None
         self._wrote_buffered = self._wrote_direct = False
         self._can_punch = True
+        self._scattered_bytes = 0
         self._lock_fd = self._direct_fd = self._fd = -1
         try:
             with os_errors_translated(f"Opening {self.path} as {mode.value}", **self._error_fields("open")):
@@ -212,6 +218,9 @@ class LocalFilePort(Port):
         self._check_writable("write")
         self._check_range(offset, len(buffer))
         try:
+            if len(buffer) <= _SCATTERED_BYTES and not self._is_block_device:
+                self._write_scattered(offset, buffer)
+                return
             for is_direct, at, view in self._split(offset, buffer):
                 done = 0
                 if is_direct:
@@ -221,6 +230,18 @@ class LocalFilePort(Port):
                     self._write_buffered(at + done, view[done:])
         except OSError as error:
             raise self._io_error("Writing", "write", offset, len(buffer), error) from error
+
+    def _write_scattered(self, offset: int, buffer: memoryview) -> None:
+        """Write through the page cache, which gathers small pieces; it is asked to let go of them soon."""
+        self._write_buffered(offset, buffer)
+        with self._lock:
+            self._scattered_bytes += len(buffer)
+            is_enough = self._scattered_bytes >= _MOST_SCATTERED_BYTES
+            if is_enough:
+                self._scattered_bytes = 0
+        if is_enough:
+            # Starts writing what is dirty, and forgets what was written before.
+            self._drop_cache(0, 0)
 
     def _write_buffered(self, offset: int, view: memoryview) -> None:
         self._wrote_buffered = True

@@ -126,7 +126,10 @@ def test_refresh_backends_tells_each_that_fails(run, make_backend, tmp_path):
     shutil.rmtree(tmp_path / "b")
     ran = run("refresh_backends", "--json")
     assert ran.code == 3
-    assert [(row["backend"], row["ok"]) for row in ran.document] == [(f"{HOST}@a", True), (f"{HOST}@b", False)]
+    assert [(row["backend"], row["ok"]) for row in ran.document] == [
+        (f"{HOST}@a", True),
+        (f"{HOST}@b", False),
+    ]
     assert "FAILED" in ran.err
     assert run("refresh_backends", f"{HOST}@a").code == 0
     Backend.objects.create(host="elsewhere", name="c", driver="directory")

@@ -455,8 +455,6 @@ def delete_volume(volume: Volume) -> None:
         VolumeBusy: It migrates, is attached, or has snapshots.
         DriverError: What the storage says; the volume is still there, as `error_deleting`.
     """
-    if volume.snapshots.exists():
-        raise VolumeBusy(f"The volume '{volume.name}' has snapshots. Delete them first.")
     pool = _local_pool(volume)
     taken = Volume.objects.filter(
         pk=volume.pk,
@@ -465,6 +463,10 @@ def delete_volume(volume: Volume) -> None:
     ).update(status=Volume.Status.DELETING)
     if not taken:
         raise VolumeBusy(_why_not(volume.pk, "deleted"))
+    if volume.snapshots.exists():
+        # Asked after the row was taken: from then on no snapshot can be made.
+        Volume.objects.filter(pk=volume.pk).update(status=volume.status)
+        raise VolumeBusy(f"The volume '{volume.name}' has snapshots. Delete them first.")
     try:
         with make_driver(pool.backend) as driver:
             driver.check()

@@ -229,14 +229,22 @@ def _pools(host: str) -> Iterator[Finding]:
             yield Finding(
                 Kind.NOT_EXAMINED,
                 str(pool),
-                f"The pool {pool} could not be looked at: {pool.backend.last_error or 'the storage did not answer'}",
-                "Mend the backend, then examine again.",
+                f"The pool {pool} could not be looked at: {_why_not_examined(pool.backend)}",
+                "Mend the backend, then examine again."
+                if inventory.is_local(pool.backend)
+                else f"Examine on host '{pool.backend.host}'.",
             )
             continue
         known = set(Volume.objects.filter(pool=pool).values_list("object_name", flat=True))
         for stored in sorted(objects.values(), key=lambda o: o.name):
             if stored.name not in known:
                 yield from _object(pool, stored)
+
+
+def _why_not_examined(backend: Backend) -> str:
+    if not inventory.is_local(backend):
+        return f"it is reached from host '{backend.host}'."
+    return backend.last_error or "the storage did not answer."
 
 
 def _object(pool: Pool, stored: StoredVolume) -> Iterator[Finding]:
@@ -312,7 +320,7 @@ def _taken_from(pool: Pool, name: str) -> VolumeMigration | None:
 
 def _is_whole(volume: Volume | None) -> bool:
     """Tell whether the volume lies where its record says, so that something else is not its only copy."""
-    if volume is None:
+    if volume is None or not inventory.is_local(volume.pool.backend):
         return False
     try:
         with inventory.make_driver(volume.pool.backend) as driver:
@@ -352,6 +360,9 @@ def _objects_by_pool(host: str) -> Iterable[tuple[Pool, dict[str, StoredVolume] 
     for backend in Backend.objects.filter(host=host).prefetch_related("pools"):
         for pool in backend.pools.all():
             pool.backend = backend
+            if not inventory.is_local(backend):
+                yield pool, None
+                continue
             try:
                 with inventory.make_driver(backend) as driver:
                     driver.check()

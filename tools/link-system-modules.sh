@@ -1,8 +1,8 @@
 #!/bin/sh
-# link-system-modules.sh DIR: make Debian's libnbd module visible in the virtual environment DIR.
+# link-system-modules.sh DIR: make Debian's libnbd and Ceph modules visible in the virtual environment DIR.
 #
-# libnbd is not on PyPI.  Only its two files are linked, into a directory of their own: the rest of dist-packages
-# must not shadow the pinned packages.  A missing module is no error: what needs NBD says so when it is used.
+# They are not on PyPI.  Only their own files are linked, into a directory of their own: the rest of dist-packages
+# must not shadow the pinned packages.  A missing module is no error: what needs it says so when it is used.
 set -eu
 venv=$1
 system=${DIST_PACKAGES:-/usr/lib/python3/dist-packages}
@@ -10,20 +10,33 @@ site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("pureli
 suffix=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
 links=$site/volmig-system-modules
 
-# Left alone when it works: another process may be importing it right now.
-if [ "$(readlink "$links/libnbdmod$suffix" 2>/dev/null)" = "$system/libnbdmod$suffix" ] &&
-    "$venv/bin/python" -c 'import nbd; nbd.NBD()' 2>/dev/null; then
-    exit 0
-fi
-rm -rf "$links" "$site/volmig-system-modules.pth"
-if [ ! -e "$system/nbd.py" ] || [ ! -e "$system/libnbdmod$suffix" ]; then
-    echo "No libnbd for this Python ($suffix): NBD is not available. On Debian: apt-get install python3-libnbd"
-    exit 0
-fi
-mkdir "$links"
-ln -s "$system/nbd.py" "$system/libnbdmod$suffix" "$links/"
+mkdir -p "$links"
 echo "$links" > "$site/volmig-system-modules.pth"
-if ! problem=$("$venv/bin/python" -c 'import nbd; nbd.NBD()' 2>&1); then
-    rm -rf "$links" "$site/volmig-system-modules.pth"
-    echo "Debian's libnbd cannot be loaded by this Python, so NBD is not available: $problem" >&2
-fi
+
+# link NAME PACKAGE TEST FILE...
+link() {
+    name=$1 package=$2 test=$3
+    shift 3
+    # Left alone when it works: another process may be importing it right now.
+    last=$(eval echo "\${$#}")
+    if [ "$(readlink "$links/$last" 2>/dev/null)" = "$system/$last" ] &&
+        "$venv/bin/python" -c "$test" 2>/dev/null; then
+        return
+    fi
+    for file; do
+        rm -f "$links/$file"
+        if [ ! -e "$system/$file" ]; then
+            echo "No $name for this Python ($suffix): it is not available. On Debian: apt-get install $package"
+            return
+        fi
+    done
+    for file; do ln -s "$system/$file" "$links/$file"; done
+    if ! problem=$("$venv/bin/python" -c "$test" 2>&1); then
+        for file; do rm -f "$links/$file"; done
+        echo "Debian's $name cannot be loaded by this Python, so it is not available: $problem" >&2
+    fi
+}
+
+link libnbd python3-libnbd 'import nbd; nbd.NBD()' nbd.py "libnbdmod$suffix"
+link rados python3-rados 'import rados' "rados$suffix"
+link rbd python3-rbd 'import rbd' "rbd$suffix"

@@ -43,11 +43,12 @@ _LV_FIELDS = (
 _AS_JSON = ("--reportformat", "json", "--units", "b", "--nosuffix")
 _VG_FIELDS = "vg_name,vg_uuid,vg_size,vg_free,vg_extent_size,vg_permissions,vg_exported,vg_partial"
 
-# What LVM 2.03 says, in the C locale, and what it means.  The first that fits counts.
+# What LVM 2.03 says, in the C locale, and what it means.  The first of which all parts are there counts.
 _MEANINGS: tuple[tuple[type[DriverError], tuple[str, ...]], ...] = (
-    (NotReady, ("/dev/mapper/control: open failed: No such", "Is device-mapper driver missing")),
-    (NotPermitted, ("Permission denied", "Operation not permitted", "not running as root")),
-    (AlreadyExists, ("already exists in volume group", "names must differ")),
+    (NotReady, ("/dev/mapper/control: open failed: No such",)),
+    (NotPermitted, ("Permission denied",)),
+    (NotPermitted, ("Operation not permitted",)),
+    (AlreadyExists, ("already exists in volume group",)),
     (NotReady, ("Volume group", "not found")),
     (NotFound, ("Failed to find logical volume",)),
     (NotFound, ("Existing logical volume", "not found")),

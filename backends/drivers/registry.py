@@ -12,6 +12,7 @@ _DRIVERS = {
     "fake": "backends.drivers.fake:FakeDriver",
     "lvm": "backends.drivers.lvm:LvmDriver",
     "qcow2": "backends.drivers.qcow2:Qcow2Driver",
+    "rbd": "backends.drivers.rbd:RbdDriver",
 }
 
 

@@ -52,6 +52,7 @@ class Bench:
         self._drivers: list[Driver] = []
         self._ports: list[Port] = []
         self._was_peer_used = False
+        self._is_thin: bool | None = None
 
     # -- what promises ask for -------------------------------------------------------------------------------
 
@@ -84,7 +85,10 @@ class Bench:
         return name
 
     def is_thin(self, driver: Driver) -> bool:
-        return self.stats(driver).thin_provisioning_support
+        # Asked once: it does not change, and statistics take long on some storage.
+        if self._is_thin is None:
+            self._is_thin = self.stats(driver).thin_provisioning_support
+        return self._is_thin
 
     def stats(self, driver: Driver, pool: str | None = None) -> PoolStats:
         """Return the statistics of the pool under test, or of *pool*."""

@@ -1,0 +1,145 @@
+"""One connection to a Ceph cluster, with an end for everything that waits, and Ceph's errors as ours."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+from backends.drivers.errors import (
+    AlreadyExists,
+    DriverError,
+    InUse,
+    NotFound,
+    NotReady,
+    Permanent,
+)
+from backends.drivers.oserrors import translate_os_error
+
+# librados waits for ever by default.
+_CONNECT_SECONDS = 15
+_ANSWER_SECONDS = 30
+
+
+def load_modules() -> tuple[ModuleType, ModuleType]:
+    """
+    Return the modules `rados` and `rbd`.
+
+    Raises:
+        NotReady: They are missing; the remedy names the packages.
+    """
+    try:
+        import rados
+        import rbd
+    except ImportError as error:
+        raise NotReady(
+            "This needs Ceph's Python modules 'rados' and 'rbd', which are not there.",
+            remedy="On Debian: apt-get install python3-rados python3-rbd, then `make install` again.",
+        ) from error
+    return rados, rbd
+
+
+class Cluster:
+    """
+    A connected client of the cluster that *conf* describes.
+
+    Raises:
+        NotReady: The configuration file or the key cannot be read.
+        ConnectionLost, TimedOut: No monitor answers.
+    """
+
+    def __init__(self, conf: str, user: str, backend: str) -> None:
+        self.rados, self.rbd = load_modules()
+        self.backend = backend
+        self._pools: dict[str, Any] = {}
+        settings = {
+            "client_mount_timeout": str(_CONNECT_SECONDS),
+            "rados_mon_op_timeout": str(_ANSWER_SECONDS),
+            "rados_osd_op_timeout": str(_ANSWER_SECONDS),
+        }
+        with self.errors(f"Connecting to the cluster of {conf} as client.{user}", "check"):
+            try:
+                self.handle = self.rados.Rados(conffile=conf, rados_id=user, conf=settings)
+                self.handle.connect(timeout=_CONNECT_SECONDS)
+            except (self.rados.ObjectNotFound, self.rados.PermissionDeniedError) as error:
+                raise NotReady(
+                    f"The cluster of {conf} cannot be used as client.{user}: {error}.",
+                    remedy="Check the configuration file, the user and its keyring.",
+                    backend=backend,
+                    operation="check",
+                ) from error
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.close()
+        self._pools = {}
+        self.handle.shutdown()
+
+    def pool(self, name: str) -> Any:
+        """
+        Return the I/O context of the pool.
+
+        Raises:
+            NotReady: There is no such pool.
+        """
+        if name not in self._pools:
+            try:
+                self._pools[name] = self.handle.open_ioctx(name)
+            except self.rados.ObjectNotFound as error:
+                raise NotReady(
+                    f"There is no pool '{name}' in the cluster.",
+                    remedy="Make it (`ceph osd pool create`, `rbd pool init`), or correct the option 'pools'.",
+                    backend=self.backend,
+                ) from error
+        return self._pools[name]
+
+    def ask(self, prefix: str) -> Any:
+        """Return the monitors' answer to a command."""
+        with self.errors(f"`ceph {prefix}`", "pools"):
+            status, answer, said = self.handle.mon_command(
+                json.dumps({"prefix": prefix, "format": "json"}), b"", timeout=_ANSWER_SECONDS
+            )
+            if status:
+                raise OSError(-status, said)
+            return json.loads(answer)
+
+    @contextmanager
+    def image(self, pool: str, name: str, operation: str, *, is_read_only: bool = True) -> Iterator[Any]:
+        """
+        Open an image for the block.  Opened for writing it is watched, which others see.
+
+        Raises:
+            NotFound, and whatever goes wrong in the block, translated.
+        """
+        with (
+            self.errors(f"{operation} of '{name}' in pool '{pool}'", operation, name),
+            self.rbd.Image(self.pool(pool), name, read_only=is_read_only) as image,
+        ):
+            yield image
+
+    @contextmanager
+    def errors(self, what: str, operation: str, volume: str = "") -> Iterator[None]:
+        """Raise the errors of both modules as those of the contract."""
+        fields = {"backend": self.backend, "operation": operation, "volume": volume}
+        try:
+            yield
+        except DriverError:
+            raise
+        except self.rbd.ImageNotFound as error:
+            raise NotFound(f"{what}: there is no such image.", **fields) from error
+        except self.rbd.ImageExists as error:
+            raise AlreadyExists(
+                f"{what}: an image of that name exists.", remedy="Nothing was changed.", **fields
+            ) from error
+        except (self.rbd.ImageBusy, self.rbd.ImageHasSnapshots) as error:
+            raise InUse(f"{what}: {error}.", **fields) from error
+        except (self.rados.Error, self.rbd.Error, OSError) as error:
+            number = abs(getattr(error, "errno", 0) or 0)
+            if number == errno.ENOENT:
+                raise NotReady(f"{what} failed: {error}.", **fields) from error
+            if not number:
+                raise Permanent(f"{what} failed: {error}.", **fields) from error
+            raise translate_os_error(OSError(number, str(error)), what, **fields) from error

@@ -1,0 +1,145 @@
+"""A Ceph cluster of one monitor and one object store in memory, for tests: up in a second, without systemd."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from backends.drivers.errors import NotReady
+from backends.drivers.rbd_cluster import load_modules
+from tests.loopfs import skip_or_fail
+
+_CONF = """
+[global]
+fsid = {fsid}
+mon_host = [v2:127.0.0.1:{port}/0]
+public_addr = 127.0.0.1
+cluster_addr = 127.0.0.1
+ms_bind_ipv6 = false
+auth_cluster_required = none
+auth_service_required = none
+auth_client_required = none
+keyring = {folder}/keyring
+run_dir = {folder}
+log_file = {folder}/$name.log
+log_to_stderr = false
+pid_file =
+admin_socket =
+osd_pool_default_size = 1
+osd_pool_default_min_size = 1
+osd_pool_default_pg_num = 8
+osd_pool_default_pgp_num = 8
+osd_pool_default_pg_autoscale_mode = off
+osd_crush_chooseleaf_type = 0
+rbd_default_features = 61
+[client]
+log_file =
+[mon]
+mon_data = {folder}/mon
+mon_allow_pool_size_one = true
+mon_data_avail_crit = 1
+mon_data_avail_warn = 2
+paxos_propose_interval = 0.02
+paxos_min_wait = 0.01
+mon_tick_interval = 1
+[osd]
+osd_data = {folder}/osd
+osd_objectstore = memstore
+memstore_device_bytes = 2147483648
+osd_op_num_shards = 2
+osd_op_num_threads_per_shard = 2
+osd_class_update_on_start = false
+"""
+
+
+@contextmanager
+def ceph_cluster(folder: Path, pools: Sequence[str]) -> Iterator[CephLab]:
+    """Yield a running cluster with *pools*, ready for RBD."""
+    for tool in ("ceph-mon", "ceph-osd", "monmaptool"):
+        if shutil.which(tool) is None:
+            skip_or_fail("rbd", f"`{tool}` is not on this machine")
+    try:
+        load_modules()
+    except NotReady as error:
+        skip_or_fail("rbd", str(error))
+    lab = CephLab(folder)
+    try:
+        lab.start(pools)
+        yield lab
+    finally:
+        lab.stop()
+
+
+class CephLab:
+    """The cluster; `conf` is its configuration file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.conf = folder / "ceph.conf"
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, pools: Sequence[str]) -> None:
+        fsid, osd = str(uuid.uuid4()), str(uuid.uuid4())
+        port = _free_port()
+        self.conf.write_text(_CONF.format(fsid=fsid, port=port, folder=self.folder))
+        for name in ("mon", "osd"):
+            (self.folder / name).mkdir()
+        address = f"[v2:127.0.0.1:{port}]"
+        self._run("monmaptool", "--create", "--clobber", "--addv", "a", address, "--fsid", fsid, "monmap")
+        self._run("ceph-mon", "-i", "a", "--mkfs", "--monmap", "monmap")
+        self._start("mon", "ceph-mon", "-f", "-i", "a")
+        # Asks the monitor.
+        self._run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd)
+        rados, rbd = load_modules()
+        with rados.Rados(conffile=str(self.conf)) as cluster:
+            _command(cluster, prefix="osd new", uuid=osd, id=0)
+            self._start("osd", "ceph-osd", "-f", "-i", "0")
+            ends_at = time.monotonic() + 60
+            while _command(cluster, prefix="osd stat", format="json")["num_up_osds"] < 1:
+                assert time.monotonic() < ends_at, "the object store did not come up"
+                time.sleep(0.05)
+            for pool in pools:
+                _command(cluster, prefix="osd pool create", pool=pool, pg_num=8, pgp_num=8)
+                with cluster.open_ioctx(pool) as io:
+                    rbd.RBD().pool_init(io, True)
+
+    def stop(self) -> None:
+        for process in self.processes.values():
+            process.kill()
+            process.wait(20)
+
+    def _start(self, name: str, *command: str) -> None:
+        with (self.folder / f"{name}.said").open("wb") as said:
+            self.processes[name] = subprocess.Popen(
+                [*command, "-c", str(self.conf)],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+            )
+
+    def _run(self, *command: str) -> None:
+        done = subprocess.run(
+            [*command, "-c", str(self.conf)], cwd=self.folder, capture_output=True, text=True, timeout=60
+        )
+        if done.returncode:
+            skip_or_fail("rbd", f"`{' '.join(command)}` failed: {done.stderr.strip()[-500:]}")
+
+
+def _command(cluster: object, **arguments: object) -> dict:
+    status, answer, said = cluster.mon_command(json.dumps(arguments), b"", timeout=60)
+    assert status == 0, said
+    return json.loads(answer) if arguments.get("format") == "json" else {}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

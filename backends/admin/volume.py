@@ -1,4 +1,4 @@
-"""Volumes: list, page, creation, attaching.  Migrating them is added by `migrations_app.admin`."""
+"""Volumes: list, page, creation, their verbs.  Migrating them is added by `migrations_app.admin`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern, path
 from django.utils.safestring import SafeString
 
-from backends.admin import volume_views
+from backends.admin import volume_changes, volume_views
 from backends.admin.pieces import CappedPaginator, PlainTitle, piece
+from backends.drivers.errors import BadOptions
+from backends.drivers.registry import driver_class
+from backends.drivers.types import Support
 from backends.models import Backend, Volume
 from migrations_app.scheduler.human import bytes_text
+
+#: In the other statuses the service would refuse.
+_DELETABLE = frozenset({Volume.Status.AVAILABLE, Volume.Status.ERROR, Volume.Status.ERROR_DELETING})
 
 
 class BackendFilter(admin.SimpleListFilter):
@@ -97,7 +103,9 @@ class VolumeAdmin(PlainTitle, admin.ModelAdmin):
             "show_save_and_continue": False,
             "attachments": volume.attachments.select_related("attached_by")[:20] if volume else [],
             "snapshots": volume.snapshots.all()[:50] if volume else [],
-            "may_attach": request.user.has_perm("backends.attach_volume"),
+            "can_snapshot": bool(volume) and _has_snapshots(volume.pool.backend),
+            "may_be_deleted": bool(volume) and volume.status in _DELETABLE and not volume.locked_by_migration,
+            "may_attach": request.user.has_perm(volume_views.ATTACH),
             **(extra_context or {}),
         }
         return super().change_view(request, object_id, form_url, context)
@@ -113,16 +121,39 @@ class VolumeAdmin(PlainTitle, admin.ModelAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         def view(function: Any) -> Any:
-            return self.admin_site.admin_view(lambda request, pk: function(self, request, pk))
+            return self.admin_site.admin_view(lambda request, **ids: function(self, request, **ids))
 
         return [
             path("<uuid:pk>/attach/", view(volume_views.attach), name="backends_volume_attach"),
             path("<uuid:pk>/detach/", view(volume_views.detach), name="backends_volume_detach"),
+            path("<uuid:pk>/extend/", view(volume_changes.extend), name="backends_volume_extend"),
+            path("<uuid:pk>/snapshot/", view(volume_changes.snapshot), name="backends_volume_snapshot"),
+            path(
+                "<uuid:pk>/snapshots/<uuid:snapshot>/delete/",
+                view(volume_changes.delete_snapshot),
+                name="backends_volume_delete_snapshot",
+            ),
             *super().get_urls(),
         ]
 
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        return volume_changes.delete(self, request, _uuid(object_id))
+
     def has_delete_permission(self, request: HttpRequest, obj: Volume | None = None) -> bool:
-        """A record must not go while its data stays, nor the data by a slip of the mouse."""
+        """
+        Django's own deletion, of many at once, is not offered: a record must not go while its data stays, nor the data
+        by a slip of the mouse.  `delete_view` asks for the name.
+        """
+        return False
+
+
+def _has_snapshots(backend: Backend) -> bool:
+    """Tell whether the storage can hold snapshots at all."""
+    try:
+        return driver_class(backend.driver).capabilities.snapshots is not Support.NONE
+    except BadOptions:
         return False
 
 

@@ -13,6 +13,8 @@ from backends.drivers.errors import DriverError, VolmigError
 from backends.drivers.types import GIB, MIB, TIB
 from backends.models import Pool, Volume, VolumeType
 
+#: What the record of a size can hold.
+MAX_SIZE_BYTES = 2**63 - 1
 UNITS = [(MIB, "MiB"), (GIB, "GiB"), (TIB, "TiB")]
 
 
@@ -66,6 +68,64 @@ class VolumeAddForm(forms.Form):
         except VolmigError as error:
             self.add_error(None, forms.ValidationError(refusal_text(error)))
             return None
+
+
+class ExtendForm(forms.Form):
+    """The new size of *volume*."""
+
+    size = forms.DecimalField(
+        min_value=Decimal("0.001"),
+        max_value=Decimal(2**40),
+        label="New size",
+        help_text="The whole size, not what is added.",
+        widget=forms.NumberInput(attrs={"step": "any", "autofocus": True}),
+    )
+    unit = forms.TypedChoiceField(coerce=int, choices=UNITS, initial=GIB)
+
+    fieldsets = [(None, {"fields": [("size", "unit")]})]
+
+    def __init__(self, *args: Any, volume: Volume, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        unit = next((unit for unit, _ in reversed(UNITS) if volume.size_bytes >= unit), MIB)
+        self.fields["unit"].initial = unit
+        # Written out: a normalised 20 would be shown as 2E+1.
+        self.fields["size"].initial = format((Decimal(volume.size_bytes) / unit).normalize(), "f")
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or self.cleaned_data
+        if not self.errors and self.size_bytes() > MAX_SIZE_BYTES:
+            raise forms.ValidationError("No volume can be that large.")
+        return data
+
+    def size_bytes(self) -> int:
+        """Return the size of a valid form."""
+        return int(self.cleaned_data["size"] * self.cleaned_data["unit"])
+
+
+class SnapshotForm(forms.Form):
+    """The name of a new snapshot."""
+
+    name = forms.CharField(max_length=255, widget=forms.TextInput(attrs={"size": 40, "autofocus": True}))
+
+    fieldsets = [(None, {"fields": ["name"]})]
+
+
+class DeleteForm(forms.Form):
+    """The volume's *name*, typed: nobody should delete data by a slip."""
+
+    typed_name = forms.CharField(
+        label="Type the volume's name",
+        widget=forms.TextInput(attrs={"size": 50, "autocomplete": "off", "autofocus": True}),
+    )
+
+    def __init__(self, *args: Any, name: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.name = name
+
+    def clean_typed_name(self) -> str:
+        if self.cleaned_data["typed_name"] != self.name.strip():
+            raise forms.ValidationError(f"That is not its name. Type '{self.name}' to delete it.")
+        return self.name
 
 
 class AttachForm(forms.Form):

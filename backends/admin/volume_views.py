@@ -23,6 +23,8 @@ from backends.models import Pool, Volume
 if TYPE_CHECKING:
     from backends.admin.volume import VolumeAdmin
 
+ATTACH = "backends.attach_volume"
+
 
 def add(page: VolumeAdmin, request: HttpRequest) -> HttpResponse:
     """
@@ -55,7 +57,7 @@ def add(page: VolumeAdmin, request: HttpRequest) -> HttpResponse:
 
 def attach(page: VolumeAdmin, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """Write down that somebody uses the volume."""
-    volume = _volume_for(request, pk)
+    volume = volume_for(request, pk, ATTACH)
     form = AttachForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         data = form.cleaned_data
@@ -66,11 +68,11 @@ def attach(page: VolumeAdmin, request: HttpRequest, pk: uuid.UUID) -> HttpRespon
         except VolmigError as error:
             form.add_error(None, refusal_text(error))
         else:
-            _log(request, volume, f"Attached to {attachment}.")
+            log_change(request, volume, f"Attached to {attachment}.")
             page.message_user(request, f"'{volume.name}' is attached to {attachment}.", messages.SUCCESS)
             return redirect(change_url(volume))
     context = {
-        **_context(page, request, volume, "Attach"),
+        **verb_context(page, request, volume, "Attach"),
         "title": f"Attach '{volume.name}'",
         "adminform": AdminForm(form, form.fieldsets, {}),
         "submit": "Attach",
@@ -80,20 +82,20 @@ def attach(page: VolumeAdmin, request: HttpRequest, pk: uuid.UUID) -> HttpRespon
 
 def detach(page: VolumeAdmin, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """Ask, then end the attachment."""
-    volume = _volume_for(request, pk)
+    volume = volume_for(request, pk, ATTACH)
     if request.method == "POST":
         try:
             attachment = services.detach(volume)
         except VolmigError as error:
             page.message_user(request, refusal_text(error), messages.ERROR)
         else:
-            _log(request, volume, f"Detached from {attachment}.")
+            log_change(request, volume, f"Detached from {attachment}.")
             page.message_user(request, f"'{volume.name}' is detached from {attachment}.", messages.SUCCESS)
         return redirect(change_url(volume))
     current = volume.attachments.filter(detached_at=None).first()
     where = f"It is attached to {current}." if current else "No attachment is known."
     context = {
-        **_context(page, request, volume, "Detach"),
+        **verb_context(page, request, volume, "Detach"),
         "title": f"Detach '{volume.name}'?",
         "sentences": [where, "Make sure that nothing writes to the volume any more before it is detached."],
         "submit": "Detach",
@@ -101,19 +103,20 @@ def detach(page: VolumeAdmin, request: HttpRequest, pk: uuid.UUID) -> HttpRespon
     return TemplateResponse(request, "volmig/confirm_page.html", context)
 
 
-def _volume_for(request: HttpRequest, pk: uuid.UUID) -> Volume:
-    if not (
-        request.user.has_perm("backends.attach_volume") and request.user.has_perm("backends.view_volume")
-    ):
+def volume_for(request: HttpRequest, pk: uuid.UUID, permission: str) -> Volume:
+    """Return the volume, if this user may see it and has *permission*."""
+    if not (request.user.has_perm(permission) and request.user.has_perm("backends.view_volume")):
         raise PermissionDenied
     return get_object_or_404(Volume.objects.select_related("pool__backend"), pk=pk)
 
 
-def _log(request: HttpRequest, volume: Volume, text: str) -> None:
+def log_change(request: HttpRequest, volume: Volume, text: str) -> None:
+    """Write what was done into the volume's history."""
     LogEntry.objects.log_actions(request.user.pk, [volume], CHANGE, change_message=text, single_object=True)
 
 
-def _context(page: VolumeAdmin, request: HttpRequest, volume: Volume, verb: str) -> dict:
+def verb_context(page: VolumeAdmin, request: HttpRequest, volume: Volume, verb: str) -> dict:
+    """Return what every page of a verb needs."""
     return {
         **page.admin_site.each_context(request),
         "opts": page.opts,

@@ -182,5 +182,10 @@ class Supervisor:
 
 def is_alive(host: str) -> bool:
     """Tell whether the supervisor of *host* has been heard of lately."""
+    return host in alive_hosts()
+
+
+def alive_hosts() -> set[str]:
+    """Return the hosts whose supervisor has been heard of lately."""
     limit = Now() - timedelta(seconds=HEARTBEAT_IS_STALE_SECONDS)
-    return WorkerHost.objects.filter(host=host, heartbeat_at__gte=limit).exists()
+    return set(WorkerHost.objects.filter(heartbeat_at__gte=limit).values_list("host", flat=True))

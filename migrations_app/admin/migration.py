@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import BadRequest, PermissionDenied
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils import timezone
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_safe
 
 from backends.admin.pieces import CappedPaginator, PlainTitle, ReadOnlyAdmin, live_response, piece
-from migrations_app.admin.migration_page import page_context
+from migrations_app.admin.migration_page import KEPT, page_context
+from migrations_app.admin.report_view import report_file, report_page
 from migrations_app.admin.verb_view import ask_then_do
 from migrations_app.admin.verbs import VERBS
 from migrations_app.models import VolumeMigration
@@ -26,6 +29,7 @@ from migrations_app.states import ENDED, WORKING, State
 
 #: One request asks for the live parts of so many rows.
 _LIVE_ROWS = 100
+_SOON_HOURS = 24
 
 
 class StageFilter(admin.SimpleListFilter):
@@ -56,6 +60,33 @@ class StageFilter(admin.SimpleListFilter):
         return queryset.filter(state__in=states) if states else queryset
 
 
+class KeptFilter(admin.SimpleListFilter):
+    """Where an old copy still lies, and how long it stays: the way back."""
+
+    title = "sources kept"
+    parameter_name = "kept"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [
+            ("any", "kept now"),
+            ("soon", f"deleted within {_SOON_HOURS} h"),
+            ("open", "until somebody deletes them"),
+        ]
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[VolumeMigration]
+    ) -> QuerySet[VolumeMigration]:
+        kept = queryset.filter(KEPT)
+        match self.value():
+            case "any":
+                return kept
+            case "soon":
+                return kept.filter(purge_after__lte=timezone.now() + timedelta(hours=_SOON_HOURS))
+            case "open":
+                return kept.filter(purge_after=None)
+        return queryset
+
+
 class StateFilter(admin.ChoicesFieldListFilter):
     """The states in words."""
 
@@ -70,7 +101,7 @@ class MigrationAdmin(PlainTitle, ReadOnlyAdmin, admin.ModelAdmin):
 
     change_list_template = "volmig/migration_list.html"
     list_display = ["volume_name", "route", "state_cell", "progress", "asked", "duration"]
-    list_filter = [StageFilter, ("state", StateFilter)]
+    list_filter = [StageFilter, KeptFilter, ("state", StateFilter)]
     show_facets = admin.ShowFacets.NEVER
     list_select_related = ["source_pool__backend", "destination_pool__backend"]
     list_per_page = 50
@@ -91,6 +122,16 @@ class MigrationAdmin(PlainTitle, ReadOnlyAdmin, admin.ModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[VolumeMigration]:
         return super().get_queryset(request).prefetch_related("journal")
+
+    def get_list_display(self, request: HttpRequest) -> list[str]:
+        if KeptFilter.parameter_name in request.GET:
+            return ["volume_name", "route", "state_cell", "kept_until", "asked"]
+        return self.list_display
+
+    def get_ordering(self, request: HttpRequest) -> list[Any]:
+        if KeptFilter.parameter_name in request.GET:
+            return [F("purge_after").asc(nulls_last=True), "-id"]
+        return self.ordering
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[VolumeMigration], search_term: str
@@ -135,6 +176,10 @@ class MigrationAdmin(PlainTitle, ReadOnlyAdmin, admin.ModelAdmin):
     def duration(self, migration: VolumeMigration) -> SafeString:
         return piece("volmig/migration_took_cell.html", migration=migration)
 
+    @admin.display(description="source kept until", ordering="purge_after")
+    def kept_until(self, migration: VolumeMigration) -> SafeString:
+        return piece("volmig/migration_kept_cell.html", migration=migration)
+
     # -- page --------------------------------------------------------------------------------------------
 
     def change_view(
@@ -170,6 +215,8 @@ class MigrationAdmin(PlainTitle, ReadOnlyAdmin, admin.ModelAdmin):
         return [
             path("live/", wrap(require_safe(self.live_rows)), name=f"{name}_live_rows"),
             path("<uuid:pk>/live/", wrap(require_safe(self.live)), name=f"{name}_live"),
+            path("<uuid:pk>/report/", wrap(require_safe(self.report)), name=f"{name}_report"),
+            path("<uuid:pk>/report.json", wrap(require_safe(self.report_file)), name=f"{name}_report_file"),
             *(
                 path(f"<uuid:pk>/{verb}/", wrap(self.ask), {"name": verb}, name=f"{name}_{verb}")
                 for verb in VERBS
@@ -194,6 +241,18 @@ class MigrationAdmin(PlainTitle, ReadOnlyAdmin, admin.ModelAdmin):
         rows = list(VolumeMigration.objects.filter(pk__in=ids).prefetch_related("journal"))
         context = {"rows": rows, "is_over": all(m.state not in WORKING for m in rows)}
         return live_response(request, "volmig/migration_rows_live.html", context)
+
+    def report(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+        """Return the report to print."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        return report_page(request, self._get(pk))
+
+    def report_file(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+        """Return the report to keep."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        return report_file(self._get(pk))
 
     # -- verbs ---------------------------------------------------------------------------------------------
 

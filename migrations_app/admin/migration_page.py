@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db.models import Q
 from django.urls import reverse
 
 from migrations_app import presentation
 from migrations_app.admin.verbs import allowed_verbs
+from migrations_app.admin.worker_hosts import needs_worker
 from migrations_app.models import VolumeMigration
 from migrations_app.states import WORKING, State
+
+#: What lies somewhere besides the volume itself: the source after a move, the copy after a roll-back.
+KEPT = Q(state=State.RETAINED) | Q(state=State.ROLLED_BACK, purge_after__isnull=False)
 
 _NEXT_STEPS = {
     State.FAILED: [
@@ -36,6 +41,8 @@ def page_context(migration: VolumeMigration, user: Any) -> dict[str, Any]:
         "has_trouble": state in (State.FAILED, State.NEEDS_OPERATOR),
         # A step that failed and is tried again has a reason that people should see meanwhile.
         "is_struggling": is_active and bool(migration.error_text),
+        "host": migration.host,
+        "needs_worker": needs_worker(migration),
         "next_steps": _NEXT_STEPS.get(state, []),
         "is_retained": state == State.RETAINED,
         "buttons": _buttons(migration, user),

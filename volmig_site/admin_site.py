@@ -37,7 +37,11 @@ class VolmigAdminSite(AdminSite):
         super().register(shown, admin_class, **options)
 
     def get_urls(self) -> list[URLPattern]:
-        return [path("overview/live/", self.admin_view(_live), name="overview_live"), *super().get_urls()]
+        return [
+            path("overview/live/", self.admin_view(_live), name="overview_live"),
+            path("doctor/", self.admin_view(self.doctor), name="doctor"),
+            *super().get_urls(),
+        ]
 
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[dict[str, Any]]:
         """Return the apps, this project's own first."""
@@ -51,6 +55,12 @@ class VolmigAdminSite(AdminSite):
         from volmig_site.dashboard import dashboard
 
         return super().index(request, {"dashboard": dashboard(request.user), **(extra_context or {})})
+
+    def doctor(self, request: HttpRequest) -> HttpResponse:
+        """Show what differs between rows and storage.  All staff may look."""
+        from migrations_app.admin.doctor_view import doctor
+
+        return doctor(self, request)
 
 
 def _gathered(apps: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -68,4 +78,4 @@ def _live(request: HttpRequest) -> HttpResponse:
     from backends.admin.pieces import live_response
     from volmig_site.dashboard import dashboard
 
-    return live_response(request, "volmig/overview_live.html", {"dashboard": dashboard(request.user)})
+    return live_response(request, "volmig/overview_parts.html", {"dashboard": dashboard(request.user)})

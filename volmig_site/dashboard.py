@@ -11,6 +11,7 @@ from django.utils import timezone
 from backends import services as inventory
 from backends.models import Backend, Pool, Volume
 from migrations_app import views_of_rows
+from migrations_app.admin.worker_hosts import HostView, worker_hosts
 from migrations_app.models import VolumeMigration
 from migrations_app.states import WORKING, State
 
@@ -51,6 +52,7 @@ class Dashboard:
     pools: list[PoolRoom] = field(default_factory=list)
     pool_count: int = 0
     backend_count: int = 0
+    hosts: list[HostView] = field(default_factory=list)
     has_volumes: bool = False
     has_migrations: bool = False
 
@@ -95,6 +97,7 @@ def _add_migrations(page: Dashboard) -> None:
     kept = rows.filter(state=State.RETAINED).order_by("purge_after", "id")
     page.kept = list(kept[:_SHOWN])
     page.kept_count = kept.count() if len(page.kept) == _SHOWN else len(page.kept)
+    page.hosts = worker_hosts()
     page.has_migrations = VolumeMigration.objects.exists()
 
 

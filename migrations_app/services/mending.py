@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Mended:
-    """`remaining` has, beside each difference, why it could not be mended; empty when a person must look at it."""
+    """
+    `remaining` has, beside each difference, why it could not be mended; empty when a person must look at it, or when
+    it was not chosen.
+    """
 
     mended: list[Finding] = field(default_factory=list)
     remaining: list[tuple[Finding, str]] = field(default_factory=list)
@@ -30,9 +34,14 @@ class Mended:
         }
 
 
-def mend_all(actor: Actor, host: str | None = None) -> Mended:
+def mend_all(
+    actor: Actor, host: str | None = None, *, is_chosen: Callable[[Finding], bool] | None = None
+) -> Mended:
     """
     Mend what is safe on *host* (this one) and return what was mended and what remains.
+
+    Args:
+        is_chosen: Mend only those for which it is true; all when it is left out.
 
     What was gone when it was looked at again is in neither list.  Safe to repeat: yes.
 
@@ -46,7 +55,7 @@ def mend_all(actor: Actor, host: str | None = None) -> Mended:
         )
     result = Mended()
     for finding in examine(host):
-        if not finding.is_safe:
+        if not finding.is_safe or (is_chosen is not None and not is_chosen(finding)):
             result.remaining.append((finding, ""))
             continue
         try:

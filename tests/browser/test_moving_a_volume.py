@@ -14,6 +14,7 @@ from backends.drivers.types import MIB
 from backends.models import Backend, Volume
 from migrations_app import services, worker
 from migrations_app.models import VolumeMigration
+from tests.conftest import object_path
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -135,6 +136,35 @@ def test_without_scripts_everything_still_works(
     page.wait_for_selector(".route-head .chip.is-green", timeout=60_000)
 
 
+@pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (420, "dark")])
+def test_the_doctor_mends_what_is_safe(
+    volumes: list[Volume], live_server: object, open_page: Callable[..., object], width: int, scheme: str
+) -> None:
+    directory = object_path(volumes[0]).parent
+    leftovers = [directory / f"volmig-validate-{number}.raw" for number in range(3)]
+    for path in [*leftovers, directory / "somebodys-disk.raw"]:
+        path.write_bytes(bytes(4096))
+    page = open_page(width, scheme)
+    log_in(page, live_server)
+    page.click("#overview-health a")
+    assert "Objects without a record" in page.inner_text("main")
+    assert overflow(page) <= 0
+    page.locator("button[name=finding]").first.click()
+    page.wait_for_selector(".messagelist .success")
+    assert "was left by an interrupted validation. Delete it." in page.inner_text(".messagelist")
+    assert sum(path.exists() for path in leftovers) == 2
+    page.click("button[name=all]")
+    page.wait_for_selector("button[name=all]", state="detached")
+    assert [path.name for path in directory.glob("*.raw") if "volume" not in path.name] == [
+        "somebodys-disk.raw"
+    ]
+    assert overflow(page) <= 0
+    (directory / "somebodys-disk.raw").unlink()
+    page.click("text=Look again")
+    assert "Rows and storage agree" in page.inner_text("main")
+    assert page.complaints == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_page_is_wider_than_a_narrow_window(
     volumes: list[Volume],
@@ -158,7 +188,9 @@ def test_no_page_is_wider_than_a_narrow_window(
             f"{storage}{volumes[1].pk}/attach/",
         ),
         *(f"{storage}migrate/?volume={volumes[0].pk}&volume={volumes[1].pk}", one),
-        *(f"{one}{migration.pk}/change/", f"{one}{migration.pk}/cancel/"),
+        *(f"{one}{migration.pk}/change/", f"{one}{migration.pk}/cancel/", f"{one}{migration.pk}/report/"),
+        *("doctor/", f"{one}?kept=any"),
+        *(f"{storage}{volumes[1].pk}/{verb}/" for verb in ("extend", "snapshot", "delete")),
     ):
         page.goto(f"{live_server.url}/admin/{path}")
         assert overflow(page) <= 0, path

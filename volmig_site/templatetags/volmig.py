@@ -90,6 +90,12 @@ def short(text: Any) -> str:
 
 
 @register.inclusion_tag("volmig/chip.html")
+def chip(tone: str, text: str) -> dict[str, str]:
+    """Any state in two words."""
+    return {"tone": tone, "text": text}
+
+
+@register.inclusion_tag("volmig/chip.html")
 def migration_chip(migration: VolumeMigration) -> dict[str, str]:
     """The state of a migration in two words."""
     return {"tone": _TONES.get(migration.state, "blue"), "text": migration.state.replace("_", " ")}

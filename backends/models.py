@@ -44,6 +44,13 @@ class Backend(models.Model):
         validators=[MinValueValidator(1.0)],
         help_text="Provisioned over total that a thin pool may reach; empty means the site's default.",
     )
+    max_bandwidth_bytes_per_second = models.BigIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="Bytes per second that all migrations from and to this backend may move together; "
+        "empty means no limit. Running migrations follow a change within a second.",
+    )
     filter_function = models.TextField(
         blank=True, default="", help_text="A volume fits when this is true, such as: volume.size < 100"
     )

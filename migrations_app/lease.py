@@ -25,6 +25,7 @@ from django.db import DatabaseError, close_old_connections, connection, transact
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
+from migrations_app import bandwidth
 from migrations_app.models import JournalEntry, VolumeMigration
 from migrations_app.saga.step import LeaseLost
 from migrations_app.states import WORKING
@@ -200,13 +201,13 @@ class Lease:
 
     def wishes(self) -> Wishes:
         """Return what administrators ask of the migration now."""
-        row = VolumeMigration.objects.values(
-            "cancel_requested_at", "pause_requested_at", "bandwidth_bytes_per_second"
-        ).get(pk=self.migration_id)
+        row = VolumeMigration.objects.values("cancel_requested_at", "pause_requested_at").get(
+            pk=self.migration_id
+        )
         return Wishes(
             cancel=row["cancel_requested_at"] is not None,
             pause=row["pause_requested_at"] is not None,
-            bandwidth_bytes_per_second=row["bandwidth_bytes_per_second"],
+            bandwidth_bytes_per_second=bandwidth.share(self.migration_id),
         )
 
     def release(self, **fields: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from backends.drivers.errors import InUse
 from backends.drivers.ports import Port
 from backends.drivers.types import OpenMode
 from migrations_app.copying import engine
+from migrations_app.copying.gentle import be_gentle
 from migrations_app.copying.progress import Progress
 from migrations_app.copying.throttle import Throttle
 from migrations_app.draining import is_draining
@@ -24,6 +26,8 @@ from migrations_app.journal import DatabaseJournal
 from migrations_app.lease import Lease, Wishes, end_frozen, process_of
 from migrations_app.models import VolumeMigration
 from migrations_app.saga.step import CancelRequested, Interrupted, PauseRequested, SliceOver
+
+logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -121,7 +125,12 @@ class Run:
             throttle=self.throttle,
             progress=self.progress,
             checkpoint_seconds=settings.VOLMIG_CHECKPOINT_SECONDS,
+            on_thread=be_gentle if settings.VOLMIG_GENTLE else lambda: None,
+            on_stall=self._on_stall,
         )
+
+    def _on_stall(self, seconds: float) -> None:
+        logger.warning("%s: the storage has not answered for %.0f seconds", self.migration.pk, seconds)
 
 
 def unless_held(run: Run, driver: Driver, pool: str, name: str, action: Callable[[], _T]) -> _T:

@@ -53,9 +53,7 @@ def advance(migration_id: uuid.UUID, *, slice_seconds: float | None = None) -> s
     journal = DatabaseJournal(lease)
     seconds = settings.VOLMIG_SLICE_SECONDS if slice_seconds is None else slice_seconds
     work = Run(migration, lease, journal, slice_ends_at=time.monotonic() + seconds)
-    work.throttle.set_limit(migration.bandwidth_bytes_per_second)
-    work.wishes.cancel = migration.cancel_requested_at is not None
-    work.wishes.pause = migration.pause_requested_at is not None
+    work.on_wishes(lease.wishes())
     try:
         with Heartbeat(lease, work.progress_fields, work.on_wishes):
             outcome = _run(work)

@@ -23,7 +23,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "migrations_app.errors",
         "migrations_app.migrations",
     ),
-    ("migrations_app.dispatch", "migrations_app.lease", "migrations_app.journal", "migrations_app.schedules"),
+    (
+        "migrations_app.bandwidth",
+        "migrations_app.dispatch",
+        "migrations_app.lease",
+        "migrations_app.journal",
+        "migrations_app.schedules",
+    ),
     ("migrations_app.work",),
     ("migrations_app.steps",),
     (

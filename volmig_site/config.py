@@ -96,6 +96,13 @@ SETTINGS: tuple[Setting, ...] = (
         "seconds",
         "A worker that leaves a migration lying so long although it has a free slot is started again.",
     ),
+    Setting(
+        "VOLMIG_GENTLE",
+        True,
+        bool,
+        "",
+        "Copy with the lowest best-effort I/O priority, so that everything else on the host goes first.",
+    ),
     Setting("VOLMIG_CHECKPOINT_SECONDS", 5, int, "seconds", "Longest time of copying that a crash can cost."),
     Setting(
         "VOLMIG_MAX_ATTEMPTS",

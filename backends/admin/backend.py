@@ -19,7 +19,7 @@ from backends.drivers.registry import driver_class, driver_names
 from backends.models import Backend, Pool
 
 _PLACE = ["availability_zone", "is_enabled", "disabled_reason"]
-_LIMITS = ["reserved_percentage", "max_over_subscription_ratio"]
+_LIMITS = ["reserved_percentage", "max_over_subscription_ratio", "max_bandwidth_bytes_per_second"]
 _SCHEDULING = ["filter_function", "goodness_function", "extra_capabilities"]
 #: Its volumes live in one process and die with it: nobody wants it by accident.
 _ONLY_FOR_TESTS = frozenset({"fake"})

@@ -22,6 +22,7 @@ OWN_FIELDS = [
     "disabled_reason",
     "reserved_percentage",
     "max_over_subscription_ratio",
+    "max_bandwidth_bytes_per_second",
     "filter_function",
     "goodness_function",
     "extra_capabilities",

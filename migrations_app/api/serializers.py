@@ -52,6 +52,7 @@ class BackendSerializer(serializers.ModelSerializer):
             "disabled_reason",
             "reserved_percentage",
             "max_over_subscription_ratio",
+            "max_bandwidth_bytes_per_second",
             "filter_function",
             "goodness_function",
             "extra_capabilities",

@@ -12,6 +12,7 @@ from backends.cli import UsageError, VolmigCommand, argument, as_dict, key_value
 from backends.drivers.options import describe_options
 from backends.drivers.registry import driver_class, driver_names
 from backends.models import Backend
+from backends.quantities import parse_speed
 from migrations_app import dispatch
 from migrations_app.scheduler.human import bytes_text
 from migrations_app.schedules import ensure_schedules
@@ -79,6 +80,12 @@ class Command(VolmigCommand):
             help="Provisioned over total that thin pools may reach, 1.0 or more.",
         )
         parser.add_argument(
+            "--max-bandwidth",
+            type=argument(parse_speed),
+            metavar="SPEED",
+            help="Bytes per second, such as 200MiB, that all migrations from and to it may move together.",
+        )
+        parser.add_argument(
             "--capability",
             action="append",
             default=[],
@@ -96,6 +103,7 @@ class Command(VolmigCommand):
             availability_zone=options["availability_zone"],
             reserved_percentage=options["reserved_percentage"],
             max_over_subscription_ratio=options["max_over_subscription_ratio"],
+            max_bandwidth_bytes_per_second=options["max_bandwidth"],
             extra_capabilities=as_dict(options["capability"], "Capabilities"),
         )
         ensure_schedules(backend.host)

@@ -9,6 +9,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from backends.drivers import rbd_moves
 from backends.drivers.base import Driver, DriverContext
 from backends.drivers.errors import AlreadyExists, InUse, NotFound, NotReady, Unsupported
 from backends.drivers.nbd_port import NbdPort
@@ -17,11 +18,13 @@ from backends.drivers.options import Options, option
 from backends.drivers.ports import Port
 from backends.drivers.qemu_img import qemu_error
 from backends.drivers.rbd_cluster import Cluster
+from backends.drivers.rbd_copy import MOVING, Copy
 from backends.drivers.served_port import opened
 from backends.drivers.types import (
     Capabilities,
     Declined,
     MovePlan,
+    MoveStatus,
     OpenMode,
     PoolStats,
     StoredVolume,
@@ -81,6 +84,7 @@ class RbdDriver(Driver):
     capabilities = Capabilities(
         thin=Support.NATIVE,
         reads_zero_when_new=True,
+        move=Support.NATIVE,
         snapshots=Support.NATIVE,
         usage_detection=Support.NATIVE,
     )
@@ -157,7 +161,7 @@ class RbdDriver(Driver):
         io = self._cluster.pool(pool)
         with self._cluster.errors(f"Listing pool '{pool}'", "list_volumes"):
             names = self._cluster.rbd.RBD().list(io)
-        return [name for name in names if is_object_name(name) and not name.startswith(_MAKING)]
+        return [name for name in names if is_object_name(name) and not name.startswith((_MAKING, MOVING))]
 
     # -- volumes ---------------------------------------------------------------------------------------------
 
@@ -345,11 +349,41 @@ class RbdDriver(Driver):
 
     @classmethod
     def plan_move(cls, source: Mapping[str, Any], destination: Mapping[str, Any]) -> MovePlan | Declined:
-        if source.get("driver") != cls.name or destination.get("driver") != cls.name:
-            return Declined("One of the two pools is not Ceph RBD.")
-        if source.get("storage_id") == destination.get("storage_id"):
-            return Declined("Source and destination are the same pool.")
-        return Declined("Images are copied by this host, block by block.")
+        return rbd_moves.plan(source, destination)
+
+    def _start_move(
+        self, pool: str, name: str, destination: Mapping[str, Any], destination_pool: str, new_name: str
+    ) -> MoveStatus | Declined:
+        here = next(stats for stats in self.pools() if stats.name == pool)
+        answer = self.plan_move(here.location_info, destination)
+        if isinstance(answer, Declined):
+            return answer
+        found = self._describe(pool, name)
+        copy = self._copy_of(pool, name, destination_pool, new_name)
+        return rbd_moves.status(self._cluster, copy, found.size_bytes, may_start=True)
+
+    def poll_move(
+        self, pool: str, name: str, destination: Mapping[str, Any], destination_pool: str, new_name: str
+    ) -> MoveStatus:
+        found = self.describe(pool, name)
+        copy = self._copy_of(pool, name, destination_pool, new_name)
+        return rbd_moves.status(self._cluster, copy, found.size_bytes, may_start=False)
+
+    def cancel_move(
+        self, pool: str, name: str, destination: Mapping[str, Any], destination_pool: str, new_name: str
+    ) -> None:
+        if isinstance(self.plan_move({**destination, "storage_id": ""}, destination), Declined):
+            return
+        try:
+            copy = self._copy_of(pool, name, destination_pool, new_name)
+        except NotFound:
+            return
+        rbd_moves.cancel(self._cluster, copy)
+
+    def _copy_of(self, pool: str, name: str, destination_pool: str, new_name: str) -> Copy:
+        with self._cluster.image(pool, name, "start_move") as image:
+            identity = image.id()
+        return Copy(self.options.conf, self.options.user, pool, name, identity, destination_pool, new_name)
 
     # -- shared ----------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ CELLS = [
 def mount_points(tmp_path_factory):
     """An ext4 and an xfs file system on a disk of their own."""
     folder = tmp_path_factory.mktemp("mounts")
-    sh("modprobe", "xfs")
+    sh("modprobe", "-a", "loop", "ext4", "xfs")
     for kind, size in (("ext4", 256 * MIB), ("xfs", 400 * MIB)):
         image, point = folder / f"{kind}.img", folder / kind
         with image.open("wb") as file:

@@ -202,6 +202,8 @@ def copy(run: Run) -> Output:
         ):
             _check_port(run, source)
             _check_port(run, destination)
+            if not run.migration.destination_is_thin:
+                destination.keeps_allocation = True
             offset = min(first_segment * SEGMENT_BYTES, source.size_bytes)
             to_do = engine.data_bytes(source, offset)
             done = run.migration.segments.aggregate(total=Sum("data_bytes"))["total"] or 0

@@ -50,6 +50,8 @@ class ServedPort(Port):
         if length and offset + length == self.size_bytes:
             # What lies behind the end is nobody's, and whole blocks can be given back.
             length = self._port.size_bytes - offset
+        # Whoever opened this port may have changed its mind about the room.
+        self._port.keeps_allocation = self.keeps_allocation
         self._port.zero(offset, length)
 
     def flush(self) -> None:

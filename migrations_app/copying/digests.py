@@ -1,16 +1,17 @@
 """
 What is hashed, so that the checkpoint, the comparison and the proof are one thing.
 
-A volume is cut into blocks, blocks into segments.  A block's digest is the SHA-256 of its bytes; a segment's is
-the SHA-256 of its blocks' digests; the volume's is the SHA-256 of its segments' digests.  All are about the logical
+A volume is cut into blocks, blocks into segments.  A block's digest is the BLAKE3 of its bytes; a segment's is
+the BLAKE3 of its blocks' digests; the volume's is the BLAKE3 of its segments' digests.  All are about the logical
 content: a hole and written zeros have the same digest, and a block of zeros need not be read to know it.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Iterable
+
+from blake3 import blake3
 
 from backends.drivers.types import MIB
 
@@ -20,16 +21,16 @@ SEGMENT_BYTES = SEGMENT_BLOCKS * BLOCK_BYTES
 
 
 def block_digest(data: memoryview) -> bytes:
-    return hashlib.sha256(data).digest()
+    return blake3(data).digest()
 
 
 @functools.lru_cache(maxsize=16)
 def zero_block_digest(length: int) -> bytes:
-    return hashlib.sha256(bytes(length)).digest()
+    return blake3(bytes(length)).digest()
 
 
 def segment_digest(blocks: Iterable[bytes]) -> str:
-    return hashlib.sha256(b"".join(blocks)).hexdigest()
+    return blake3(b"".join(blocks)).hexdigest()
 
 
 @functools.lru_cache(maxsize=16)
@@ -41,7 +42,7 @@ def zero_segment_digest(length: int) -> str:
 
 def volume_digest(segments: Iterable[str]) -> str:
     """Return the digest of a volume from its segments' digests, in order."""
-    digest = hashlib.sha256()
+    digest = blake3()
     for segment in segments:
         digest.update(bytes.fromhex(segment))
     return digest.hexdigest()

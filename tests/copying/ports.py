@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
+from blake3 import blake3
 
 from backends.drivers.ports import Extent, ExtentKind, Port
 from migrations_app.copying import digests, engine
@@ -72,9 +72,9 @@ class Layout:
 def expected_digests(content: bytes, block: int = BLOCK, segment: int = SEGMENT) -> list[str]:
     """Return the digest of each segment, worked out the plain way."""
     return [
-        hashlib.sha256(
+        blake3(
             b"".join(
-                hashlib.sha256(content[at : min(at + block, start + segment)]).digest()
+                blake3(content[at : min(at + block, start + segment)]).digest()
                 for at in range(start, min(start + segment, len(content)), block)
             )
         ).hexdigest()

@@ -31,12 +31,17 @@ def moved(
     make_volume: Callable[..., Volume],
     run_to_end: Callable[[VolumeMigration], VolumeMigration],
 ) -> VolumeMigration:
-    """A migration that has really copied and compared something."""
+    """
+    Return a migration that has really copied and compared something.
+
+    Needs `transaction=True`: a worker's heartbeat writes through a connection of its own.
+    """
     volume = make_volume(two_backends[0])
     options = services.Options(force_host_copy=True)
     return run_to_end(services.request_migration(volume, "testhost@b", services.Actor("ann"), options))
 
 
+@pytest.mark.django_db(transaction=True)
 def test_the_report_of_a_move_says_all_that_is_known(site: Client, moved: VolumeMigration) -> None:
     text = text_of(site.get(page_of(moved)))
     for part in (
@@ -60,6 +65,7 @@ def test_the_report_of_a_move_says_all_that_is_known(site: Client, moved: Volume
     assert "report.css" in text
 
 
+@pytest.mark.django_db(transaction=True)
 def test_the_file_holds_the_digests_of_every_segment(site: Client, moved: VolumeMigration) -> None:
     response = site.get(page_of(moved, "report_file"))
     assert response["Content-Disposition"] == f'attachment; filename="volmig-report-{moved.pk}.json"'

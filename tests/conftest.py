@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,25 @@ from migrations_app import services, worker
 from migrations_app.models import VolumeMigration
 
 HOST = "testhost"
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Print what the fault matrix did, from all workers of the run."""
+    total: dict[str, Counter[str]] = {}
+    lost = 0
+    # Reports of a quiet teardown, where the fixture has counted, stand under the empty name.
+    for report in terminalreporter.stats.get("", []):
+        for name, value in report.user_properties if report.when == "teardown" else ():
+            if name == "faults":
+                vendor, counted = value
+                total.setdefault(vendor, Counter()).update(counted)
+    for report in terminalreporter.stats.get("failed", []):
+        lost += "test_faults" in report.nodeid
+    for vendor, counted in total.items():
+        terminalreporter.write_line(
+            f"fault matrix on {vendor}: {counted['lives']} migrations, hit at {counted['boundaries']} boundaries, "
+            f"{counted['deaths']} deaths; {counted['lives'] - lost} survived, {lost} lost"
+        )
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,7 @@ def qemu_nbd(
     is_read_only: bool = False,
     connections: int = 8,
     options: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[NbdServer]:
     """
     Yield a server of *source*: a path, or what QEMU opens (`rbd:pool/image`, `iscsi://…`, a qcow2 file).
@@ -51,13 +52,17 @@ def qemu_nbd(
     It bypasses the page cache, so that what is read back comes from the storage, and a flush is one.  The format is
     never guessed: a guest can write a qcow2 header into a raw volume.  Source: qemu-nbd(8), `--format`.
 
+    Args:
+        environment: Added to this process's; for secrets, which must not stand among the arguments.
+
     Raises:
         NotReady: `qemu-nbd` is missing, or cannot open the source; with what it said.
     """
     command = ["qemu-nbd", "--persistent", f"--shared={connections}", f"--format={image_format}"]
     command += ["--cache=none", "--discard=unmap", "--detect-zeroes=off"]
     command += ["--read-only"] if is_read_only else []
-    with _running(command + list(options), ["--socket={socket}", "--", source]) as server:
+    full = command + list(options)
+    with _running(full, ["--socket={socket}", "--", source], environment) as server:
         yield server
 
 
@@ -76,13 +81,15 @@ def nbdkit(*arguments: str, is_read_only: bool = False) -> Iterator[NbdServer]:
 
 
 @contextmanager
-def _running(command: Sequence[str], arguments: Sequence[str]) -> Iterator[NbdServer]:
+def _running(
+    command: Sequence[str], arguments: Sequence[str], environment: Mapping[str, str] | None = None
+) -> Iterator[NbdServer]:
     _sweep()
     with _private_directory() as directory:
         path = directory / "socket"
         full = [*command, *(argument.replace("{socket}", str(path)) for argument in arguments)]
         with (directory / "said").open("w+b") as said:
-            process = _start(full, said.fileno())
+            process = _start(full, said.fileno(), environment or {})
             try:
                 _wait_until_ready(process, path, full[0], said.fileno())
                 yield NbdServer(f"nbd+unix:///?socket={quote(str(path))}", process)
@@ -90,7 +97,7 @@ def _running(command: Sequence[str], arguments: Sequence[str]) -> Iterator[NbdSe
                 _stop(process)
 
 
-def _start(command: Sequence[str], said_fd: int) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], said_fd: int, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     for tool in (command[0], "setpriv"):
         if shutil.which(tool) is None:
             raise NotReady(
@@ -104,6 +111,7 @@ def _start(command: Sequence[str], said_fd: int) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         stdout=said_fd,
         stderr=said_fd,
+        env={**os.environ, **environment},
     )
 
 

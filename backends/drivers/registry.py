@@ -10,6 +10,7 @@ from backends.drivers.errors import BadOptions
 _DRIVERS = {
     "directory": "backends.drivers.directory:DirectoryDriver",
     "fake": "backends.drivers.fake:FakeDriver",
+    "iscsi": "backends.drivers.iscsi:IscsiDriver",
     "lvm": "backends.drivers.lvm:LvmDriver",
     "qcow2": "backends.drivers.qcow2:Qcow2Driver",
     "rbd": "backends.drivers.rbd:RbdDriver",

@@ -6,6 +6,7 @@ import pytest
 
 from backends import services as inventory
 from backends.drivers.types import MIB
+from migrations_app.models import GENERIC
 from tests import moving
 from tests.vm_guest.conftest import Place, sh
 
@@ -64,7 +65,7 @@ def test_every_byte_arrives(source, destination, make, run_to_end, volumes_left)
     make(destination)
     volume = moving.new_volume(here, "vol")
     migration = moving.move(run_to_end, volume, f"testhost@{destination}")
-    assert migration.method == "generic"
+    assert migration.method == GENERIC
     if destination in LVM and source in LVM:
         assert "Copied device to device on this host." in str(migration.journal.all().values_list("output"))
     if destination.startswith("thin"):

@@ -14,7 +14,7 @@ TEST_PACKAGES := e2fsprogs python3-venv xfsprogs btrfs-progs chromium fonts-deja
 	nbdkit libnbd-bin python3-libnbd qemu-utils
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev system-packages system-packages-demo demo test lint format lock clean
+.PHONY: help install install-dev system-packages system-packages-demo demo test test-faults lint format lock clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/:.*## /\t/' | expand -t 22
@@ -46,6 +46,10 @@ test: ## Run everything that CI runs.
 	@$(MAKE) --no-print-directory install-dev
 	@$(MAKE) --no-print-directory lint
 	@BIN=$(BIN) sh tools/run-tests.sh
+
+test-faults: install-dev ## The whole fault matrix on both databases: every boundary, every fault.
+	VOLMIG_FAULTS=all $(BIN)/python -m pytest -q tests/saga tests/integration/test_faults.py
+	VOLMIG_FAULTS=all VOLMIG_TEST_DATABASE=postgresql $(BIN)/python -m pytest -q tests/integration/test_faults.py
 
 lint: install-dev
 	$(BIN)/ruff check .

@@ -16,8 +16,14 @@ from pathlib import Path
 _IS_XDIST_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 
 
+#: The databases of a run fit into this; where there is so much memory, no test waits for a disk's flush.
+_MEMORY = Path("/dev/shm")
+_NEEDED_BYTES = 512 * 2**20
+
+
 def _new_state_dir() -> Path:
-    path = Path(tempfile.mkdtemp(prefix="volmig-test-"))
+    has_room = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _NEEDED_BYTES
+    path = Path(tempfile.mkdtemp(prefix="volmig-test-", dir=_MEMORY if has_room else None))
     # PostgreSQL's server runs as another user when the tests run as root; it must reach its directory.
     path.chmod(0o755)
     atexit.register(shutil.rmtree, path, ignore_errors=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from migrations_app import presentation
-from migrations_app.copying.digests import BLOCK_BYTES, SEGMENT_BYTES
+from migrations_app.copying.digests import ALGORITHM, BLOCK_BYTES, SEGMENT_BYTES
 from migrations_app.models import VolumeMigration
 from migrations_app.step_views import StepView
 
@@ -85,7 +85,7 @@ def report(migration: VolumeMigration, *, with_segments: bool = False) -> dict[s
 def _verification(migration: VolumeMigration, compared: int, count: int) -> dict[str, Any]:
     return {
         "result": presentation.verification(migration),
-        "algorithm": f"SHA-256 over segments of {SEGMENT_BYTES} bytes, of blocks of {BLOCK_BYTES} bytes",
+        "algorithm": f"{ALGORITHM} over segments of {SEGMENT_BYTES} bytes, of blocks of {BLOCK_BYTES} bytes",
         "source_digest": migration.source_digest,
         "destination_digest": migration.destination_digest,
         "segments_compared": compared,

@@ -15,6 +15,8 @@ from blake3 import blake3
 
 from backends.drivers.types import MIB
 
+#: Named in the report.
+ALGORITHM = "BLAKE3"
 BLOCK_BYTES = MIB
 SEGMENT_BLOCKS = 64
 SEGMENT_BYTES = SEGMENT_BLOCKS * BLOCK_BYTES

@@ -82,7 +82,7 @@ class Run:
     def check(self, *, is_cancellable: bool = True) -> None:
         """Raise when the work must stop here: lease lost, cancelled, slice over."""
         if self.must_stop(is_cancellable=is_cancellable):
-            raise self.why_stopped()
+            raise self.why_stopped(is_cancellable=is_cancellable)
 
     def must_stop(self, *, is_cancellable: bool = True) -> bool:
         """
@@ -98,9 +98,9 @@ class Run:
             return True
         return is_draining() or (self.has_progressed and time.monotonic() > self.slice_ends_at)
 
-    def why_stopped(self) -> Interrupted:
-        """Return what to raise after a stop at a checkpoint."""
-        return PauseRequested() if self.wishes.pause else SliceOver()
+    def why_stopped(self, *, is_cancellable: bool = True) -> Interrupted:
+        """Return what to raise after a stop at a checkpoint; after the switch nothing pauses any more."""
+        return PauseRequested() if self.wishes.pause and is_cancellable else SliceOver()
 
     def on_wishes(self, wishes: Wishes) -> None:
         self.wishes = wishes

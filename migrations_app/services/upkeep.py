@@ -106,7 +106,7 @@ def purge_expired_sources(host: str | None = None) -> list[VolumeMigration]:
 def start_purge(migration: VolumeMigration) -> bool:
     """Let a worker delete what *migration* keeps; false when it keeps nothing any more."""
     state = State(migration.state)
-    if state not in PURGES or migration.purge_after is None and state is State.ROLLED_BACK:
+    if state not in PURGES or (migration.purge_after is None and state is State.ROLLED_BACK):
         return False
     moved = VolumeMigration.objects.filter(pk=migration.pk, state=state).update(
         state=PURGES[state], purge_after=Now(), epoch=F("epoch") + 1

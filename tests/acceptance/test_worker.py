@@ -101,9 +101,7 @@ def test_kill_of_the_supervisor_leaves_no_process_and_the_next_start_goes_on(
 
 
 @pytest.mark.parametrize("everybody", [False, True], ids=["the supervisor", "every process"])
-def test_sigterm_saves_a_checkpoint_and_ends_within_five_seconds(
-    everybody, start_worker, full_volume, actor
-):
+def test_sigterm_saves_a_checkpoint_and_ends_within_five_seconds(everybody, start_worker, full_volume, actor):
     before = digest(object_path(full_volume))
     migration = services.request_migration(full_volume, "testhost@b", actor, SLOW)
     worker = start_worker()
@@ -124,9 +122,7 @@ def test_sigterm_saves_a_checkpoint_and_ends_within_five_seconds(
 
 
 @pytest.mark.parametrize("which", ["cluster", "sentinel"])
-def test_kill_in_the_middle_of_the_tree_takes_what_is_below_with_it(
-    which, start_worker, full_volume, actor
-):
+def test_kill_in_the_middle_of_the_tree_takes_what_is_below_with_it(which, start_worker, full_volume, actor):
     before = digest(object_path(full_volume))
     migration = services.request_migration(full_volume, "testhost@b", actor, SLOW)
     worker = start_worker()

@@ -11,7 +11,11 @@ STAMP := $(VENV)/.installed
 DEMO_PACKAGES := e2fsprogs python3-venv
 # Needed by the tests beside these:
 TEST_PACKAGES := e2fsprogs python3-venv xfsprogs btrfs-progs chromium fonts-dejavu-core \
-	nbdkit libnbd-bin python3-libnbd qemu-utils
+	nbdkit libnbd-bin python3-libnbd qemu-utils qemu-block-extra \
+	tgt libiscsi-bin ceph-mon ceph-osd ceph-common python3-rados python3-rbd
+# And by `make test-vm`, which fetches the guest's kernel besides:
+VM_PACKAGES := qemu-utils qemu-system-x86 seabios busybox-static kmod lvm2 thin-provisioning-tools \
+	e2fsprogs xfsprogs nbdkit python3-libnbd
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev system-packages system-packages-demo demo test test-faults lint format lock clean
@@ -50,6 +54,11 @@ test: ## Run everything that CI runs.
 test-faults: install-dev ## The whole fault matrix on both databases: every boundary, every fault.
 	VOLMIG_FAULTS=all $(BIN)/python -m pytest -q tests/saga tests/integration/test_faults.py
 	VOLMIG_FAULTS=all VOLMIG_TEST_DATABASE=postgresql $(BIN)/python -m pytest -q tests/integration/test_faults.py
+
+test-vm: ## Test logical volumes on real devices, in a virtual machine (as root; skipped where there is none).
+	@sh tools/system-packages.sh $(VM_PACKAGES) || [ -z "$$VOLMIG_REQUIRE" ]
+	@$(MAKE) --no-print-directory install-dev
+	@$(BIN)/python -m tests.vm
 
 lint: install-dev
 	$(BIN)/ruff check .

@@ -16,6 +16,14 @@ tool_of() {
         nbdkit) echo nbdkit ;;
         libnbd-bin) echo nbdcopy ;;
         qemu-utils) echo qemu-nbd ;;
+        qemu-system-x86) echo qemu-system-x86_64 ;;
+        busybox-static) echo busybox ;;
+        kmod) echo modprobe ;;
+        lvm2) echo lvm ;;
+        tgt) echo tgtd ;;
+        libiscsi-bin) echo iscsi-ls ;;
+        ceph-mon) echo ceph-mon ;;
+        ceph-osd) echo ceph-osd ;;
         python3-venv) echo : ;;
         *) echo : ;;
     esac

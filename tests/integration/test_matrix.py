@@ -9,6 +9,8 @@ from __future__ import annotations
 import pytest
 
 from backends import services as inventory
+from backends.drivers.rbd_cluster import Cluster
+from backends.drivers.types import GIB
 from backends.models import Volume
 from migrations_app import services
 from migrations_app.models import GENERIC, VolumeMigration
@@ -27,7 +29,20 @@ KINDS = ("directory", "qcow2", "rbd")
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     require_nbd()
-    with ceph_cluster(tmp_path_factory.mktemp("ceph"), ["volumes", "backups"], has_manager=True) as lab:
+    real = Cluster.ask
+
+    def ask(self, prefix):
+        if prefix != "df":
+            return real(self, prefix)
+        # What a manager daemon would say, which this cluster has none of.
+        room = {"max_avail": 2 * GIB, "stored": 0}
+        return {"pools": [{"name": pool, "stats": room} for pool in ("volumes", "backups")]}
+
+    with (
+        ceph_cluster(tmp_path_factory.mktemp("ceph"), ["volumes", "backups"]) as lab,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(Cluster, "ask", ask)
         yield lab
 
 

@@ -90,16 +90,17 @@ def _environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 def _end(process: subprocess.Popen[bytes], stop_signal: signal.Signals) -> None:
-    for number, seconds in ((stop_signal, _GRACE_SECONDS), (signal.SIGKILL, _KILLED_SECONDS)):
-        process.send_signal(number)
-        try:
-            process.communicate(timeout=seconds)
-            return
-        except subprocess.TimeoutExpired:
-            continue
+    # Nothing is read any more: a child of the program may keep the pipes open for ever.
     for pipe in (process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()
+    for number, seconds in ((stop_signal, _GRACE_SECONDS), (signal.SIGKILL, _KILLED_SECONDS)):
+        process.send_signal(number)
+        try:
+            process.wait(seconds)
+            return
+        except subprocess.TimeoutExpired:
+            continue
 
 
 def _text(raw: bytes) -> str:

@@ -31,9 +31,16 @@ _ADVANCE = (
 def small():
     """The thin pool `vg-small/thin` of 48 MiB on a disk of its own, which fails at once when it is full."""
     sh("vgcreate", "-q", "vg-small", SPARE_DISK)
-    pool = ("--type", "thin-pool", "--name", "thin", "--poolmetadatasize", "4M", "--errorwhenfull", "y")
-    sh("lvcreate", "-q", "--yes", *pool, "--size", "48M", "vg-small")
-    yield Place("vg-small", is_thin=True)
+    try:
+        pool = ("--type", "thin-pool", "--name", "thin", "--poolmetadatasize", "4M", "--size", "48M")
+        sh("lvcreate", "-q", "--yes", *pool, "vg-small")
+        sh("lvchange", "-q", "--errorwhenfull", "y", "vg-small/thin")
+        yield Place("vg-small", is_thin=True)
+    finally:
+        _forget_small()
+
+
+def _forget_small():
     subprocess.run(["vgremove", "-q", "-f", "--yes", "vg-small"], capture_output=True, timeout=60)
     subprocess.run(["pvremove", "-q", "-ff", "--yes", SPARE_DISK], capture_output=True, timeout=60)
 
@@ -96,8 +103,9 @@ def test_thin_pool_without_room_for_metadata_says_so(small, tmp_path, run_to_end
 
 
 def test_bad_blocks_of_the_destination_fail_the_migration_and_not_the_source(tmp_path, run_to_end):
-    sectors = int(sh("blockdev", "--getsz", SPARE_DISK))
-    whole = f"0 {sectors} linear {SPARE_DISK} 0"
+    # Not from the beginning, where LVM would find the same label on both devices.
+    sectors = int(sh("blockdev", "--getsz", SPARE_DISK)) - 2048
+    whole = f"0 {sectors} linear {SPARE_DISK} 2048"
     sh("dmsetup", "create", "faulty", "--table", whole)
     try:
         sh("vgcreate", "-q", "vg-faulty", "/dev/mapper/faulty")
@@ -107,7 +115,7 @@ def test_bad_blocks_of_the_destination_fail_the_migration_and_not_the_source(tmp
         migration = services.request_migration(volume, "testhost@faulty", moving.ACTOR, Options())
         # The metadata at the beginning stays readable; the volume's second half is broken.
         good = 10 * MIB // 512
-        broken = f"0 {good} linear {SPARE_DISK} 0\n{good} {sectors - good} error"
+        broken = f"0 {good} linear {SPARE_DISK} 2048\n{good} {sectors - good} error"
         sh("dmsetup", "suspend", "faulty")
         sh("dmsetup", "load", "faulty", "--table", broken)
         sh("dmsetup", "resume", "faulty")

@@ -198,7 +198,7 @@ def _command(tool: str, source: str, destination: str, size: int) -> list[str]:
             *("-f", "raw", "-O", "raw", source, destination),
         ],
         "nbdcopy": ["nbdcopy", "--flush", "--destination-is-zero", source, destination],
-        "cp": ["cp", "--sparse=always", source, destination],
+        "cp": ["cp", "--sparse=always", "--reflink=never", source, destination],
         "dd+cmp": ["sh", "-c", '"$@" && cmp "$SOURCE" "$DESTINATION"', "sh", *dd, "conv=notrunc,fdatasync"],
     }[tool]
 

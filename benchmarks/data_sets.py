@@ -58,7 +58,7 @@ def image(path: Path, size: int, chance: random.Random) -> None:
         file.truncate(size)
     share = Path("/usr/share")
     used = int(subprocess.run(["du", "-sk", share], capture_output=True, text=True).stdout.split()[0]) * KIB
-    tree = share if used < size * 0.8 else Path("/usr/share/doc")
+    tree = share if used < size * 0.5 else Path("/usr/share/doc")
     # Few, large inode tables: what is compared is the copying of files, not of empty tables.
     subprocess.run(["mkfs.ext4", "-q", "-F", "-N", "400000", "-d", tree, path], check=True)
 

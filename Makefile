@@ -15,7 +15,7 @@ TEST_PACKAGES := e2fsprogs python3-venv xfsprogs btrfs-progs chromium fonts-deja
 	tgt libiscsi-bin ceph-mon ceph-osd ceph-common python3-rados python3-rbd
 # And by `make test-vm`, which fetches the guest's kernel besides:
 VM_PACKAGES := qemu-utils qemu-system-x86 seabios busybox-static kmod lvm2 thin-provisioning-tools \
-	e2fsprogs xfsprogs nbdkit python3-libnbd
+	e2fsprogs xfsprogs nbdkit python3-libnbd nfs-kernel-server
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev system-packages system-packages-demo demo test test-faults lint format lock clean

@@ -22,6 +22,7 @@ from backends.drivers.errors import (
 from backends.drivers.file_locks import LockHeld, lock_file
 from backends.drivers.file_usage import lock_holders_text, users_of_file
 from backends.drivers.local_file_port import LocalFilePort
+from backends.drivers.mounts import file_system_of
 from backends.drivers.options import Options, option
 from backends.drivers.oserrors import os_errors_translated
 from backends.drivers.pool_directory import MARKER, PoolDirectory, clone_file, file_name, temporary_name
@@ -126,8 +127,14 @@ class DirectoryDriver(Driver):
                     thick_provisioning_support=True,
                     is_read_only=_is_read_only(directory),
                     location_info=self._location_info(directory, storage_id),
+                    capabilities=self._capabilities(directory),
                 )
             ]
+
+    @staticmethod
+    def _capabilities(directory: PoolDirectory) -> dict[str, Any]:
+        file_system = file_system_of(directory.fd)
+        return {"file_system": file_system.kind, "keeps_holes": file_system.keeps_holes}
 
     def _location_info(self, directory: PoolDirectory, storage_id: str) -> dict[str, Any]:
         return {

@@ -9,8 +9,8 @@ while read -r module; do $B insmod "/m/$module" 2>/dev/null; done </m/order
 give_up() { $B echo "guest: $1" >/dev/console; $B poweroff -f; }
 $B mount -t virtiofs -o ro hostroot /ro || give_up "the host's root cannot be mounted"
 $B mount -t tmpfs -o mode=755,size=75% tmpfs /rw
-$B mkdir -p /rw/upper /rw/work
-$B mount -t overlay -o lowerdir=/ro,upperdir=/rw/upper,workdir=/rw/work overlay /new || give_up "no overlay"
+$B mkdir -p /rw/upper /rw/scratch
+$B mount -t overlay -o lowerdir=/ro,upperdir=/rw/upper,workdir=/rw/scratch overlay /new || give_up "no overlay"
 
 for directory in proc sys dev; do $B mkdir -p /new/$directory; $B mount --move /$directory /new/$directory; done
 $B mkdir -p /new/run /new/dev/pts /new/dev/shm "/new/lib/modules/$RELEASE"

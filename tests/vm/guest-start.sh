@@ -15,7 +15,7 @@ backup { backup=0 archive=0 }
 CONF
 $B rm -rf /var/lock
 $B ln -sf /run/lock /var/lock
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/
 cd "$FOLDER" || $B echo "guest: no $FOLDER" >/dev/vport0p1
 /bin/sh /run/guest/command </dev/null >/dev/vport0p1 2>&1
 status=$?

@@ -11,14 +11,18 @@ STAMP := $(VENV)/.installed
 DEMO_PACKAGES := e2fsprogs python3-venv
 # Needed by the tests beside these:
 TEST_PACKAGES := e2fsprogs python3-venv xfsprogs btrfs-progs chromium fonts-dejavu-core \
-	nbdkit libnbd-bin python3-libnbd qemu-utils qemu-block-extra \
-	tgt libiscsi-bin ceph-mon ceph-osd ceph-common python3-rados python3-rbd
+	nbdkit libnbd-bin python3-libnbd qemu-utils
+# By `make test-storage`:
+STORAGE_PACKAGES := qemu-utils qemu-block-extra python3-libnbd tgt libiscsi-bin \
+	ceph-mon ceph-osd ceph-common python3-rados python3-rbd
 # And by `make test-vm`, which fetches the guest's kernel besides:
 VM_PACKAGES := qemu-utils qemu-system-x86 seabios busybox-static kmod lvm2 thin-provisioning-tools \
 	e2fsprogs xfsprogs nbdkit python3-libnbd nfs-kernel-server
 
+STORAGE_TESTS := tests/conformance/test_rbd.py tests/conformance/test_iscsi.py tests/integration/test_matrix.py
+
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev system-packages system-packages-demo demo test test-faults lint format lock clean
+.PHONY: help install install-dev system-packages system-packages-demo demo test test-storage test-faults test-vm lint format lock clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/:.*## /\t/' | expand -t 22
@@ -45,11 +49,16 @@ demo: ## Set everything up, run one migration, and leave the site running.
 	@$(MAKE) --no-print-directory install
 	@exec $(MANAGE) demo --port $(PORT)
 
-test: ## Run everything that CI runs.
+test: ## Run the tests: on SQLite, on PostgreSQL, with real workers, file systems and a browser.
 	@sh tools/system-packages.sh $(TEST_PACKAGES)
 	@$(MAKE) --no-print-directory install-dev
 	@$(MAKE) --no-print-directory lint
-	@BIN=$(BIN) sh tools/run-tests.sh
+	@BIN=$(BIN) sh tools/run-tests.sh $(patsubst %,--ignore %,$(STORAGE_TESTS))
+
+test-storage: ## Test Ceph, iSCSI and every way from one kind of storage to another.
+	@sh tools/system-packages.sh $(STORAGE_PACKAGES) || [ -z "$$VOLMIG_REQUIRE" ]
+	@$(MAKE) --no-print-directory install-dev
+	$(BIN)/python -m pytest -q $(STORAGE_TESTS)
 
 test-faults: install-dev ## The whole fault matrix on both databases: every boundary, every fault.
 	VOLMIG_FAULTS=all $(BIN)/python -m pytest -q tests/saga tests/integration/test_faults.py

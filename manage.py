@@ -11,7 +11,9 @@ def main() -> None:
     try:
         from django.core.management import execute_from_command_line
     except ImportError as error:
-        sys.exit(f"{error}. The virtual environment is missing: run 'make install', then .venv/bin/python manage.py")
+        sys.exit(
+            f"{error}. The virtual environment is missing: run 'make install', then .venv/bin/python manage.py"
+        )
     execute_from_command_line(sys.argv)
 
 

@@ -268,7 +268,7 @@ def test_a_slow_server_is_not_a_stalled_one(make_destination):
     destination = make_destination(is_dirty=True)
     with (
         served("nbdkit", destination, "--filter=rate", "rate=16M", "burstiness=0.05") as uri,
-        NbdPort(uri, OpenMode.VERIFY, stall_seconds=0.5) as port,
+        NbdPort(uri, OpenMode.VERIFY, stall_seconds=1.5) as port,
     ):
         buffer = memoryview(bytearray(256 * KIB))
         for index in range(16):

@@ -64,7 +64,13 @@ class Worker:
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [*MANAGE, command], env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                [*MANAGE, command],
+                env=env,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                # A test run that is killed leaves no worker behind.
+                preexec_fn=process_tree.die_with_parent,
             )
 
     @property

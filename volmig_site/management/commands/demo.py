@@ -25,6 +25,7 @@ from volmig_site import demo
 _MIGRATED = "files"
 _START_SECONDS = 30
 _STOP_SECONDS = 7
+_MOST_RESTARTS = 20
 
 
 class Command(BaseCommand):
@@ -140,10 +141,17 @@ class Command(BaseCommand):
         )
 
     def _watch(self) -> None:
+        """Start again what dies, as a service manager would."""
+        restarts = 0
         while True:
-            for child in self.children:
-                if child.poll() is not None:
-                    raise demo.DemoFailed(f"'{' '.join(child.args)}' ended with status {child.returncode}.")
+            for child in [c for c in self.children if c.poll() is not None]:
+                restarts += 1
+                what = f"'{' '.join(map(str, child.args))}' ended with status {child.returncode}"
+                if restarts > _MOST_RESTARTS:
+                    raise demo.DemoFailed(f"{what}, for the {restarts}th time.")
+                self._say(f"{what}; it is started again.")
+                self.children.remove(child)
+                self._spawn(list(child.args))
             time.sleep(0.5)
 
     def _stop_children(self) -> None:

@@ -32,7 +32,7 @@ def small():
     """The thin pool `vg-small/thin` of 48 MiB on a disk of its own, which fails at once when it is full."""
     sh("vgcreate", "-q", "vg-small", SPARE_DISK)
     try:
-        pool = ("--type", "thin-pool", "--name", "thin", "--poolmetadatasize", "4M", "--size", "48M")
+        pool = ("--type", "thin-pool", "--name", "thin", "--poolmetadatasize", "2M", "--size", "48M")
         sh("lvcreate", "-q", "--yes", *pool, "vg-small")
         sh("lvchange", "-q", "--errorwhenfull", "y", "vg-small/thin")
         yield Place("vg-small", is_thin=True)

@@ -53,7 +53,10 @@ def make(volume_groups, mount_points, tmp_path):
         if kind in places:
             return moving.register(kind, "lvm", places[kind].options)
         if kind == "qcow2":
-            return moving.register(kind, "qcow2", {"path": str(tmp_path)})
+            # Not in memory: QEMU opens images with O_DIRECT.
+            images = mount_points / "ext4" / tmp_path.name
+            images.mkdir()
+            return moving.register(kind, "qcow2", {"path": str(images)})
         return moving.register(kind, "directory", {"path": str(mount_points / kind)})
 
     return make

@@ -19,7 +19,7 @@ from backends.drivers.errors import (
     NotPermitted,
     NotReady,
 )
-from backends.drivers.file_locks import LockHeld, lock_file
+from backends.drivers.file_locks import LockHeld, has_foreign_range_lock, lock_file
 from backends.drivers.file_usage import lock_holders_text, users_of_file
 from backends.drivers.local_file_port import LocalFilePort
 from backends.drivers.mounts import file_system_of
@@ -224,9 +224,12 @@ class DirectoryDriver(Driver):
         try:
             lock_file(fd, for_writing=False)
         except OSError as error:
-            # NFS with a read-only descriptor: the byte-range locks were asked for by `users_of_file`.
             if error.errno != errno.EBADF:
                 raise
+            # NFS gives no exclusive lock to a read-only descriptor, and there every lock is a byte-range lock.
+            # This process's own ports are asked for here; `users_of_file` leaves them out.
+            if has_foreign_range_lock(fd):
+                raise LockHeld from error
 
     def _in_use(self, directory: PoolDirectory, name: str, why: str) -> InUse:
         return InUse(

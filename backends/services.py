@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
@@ -581,9 +581,3 @@ def inspect_volume(volume: Volume) -> StorageFacts:
     except DriverError as error:
         return StorageFacts(unavailable_reason=str(error))
     return StorageFacts(found.size_bytes, found.allocated_bytes, usage, snapshots)
-
-
-def is_stale(reported_at: datetime | None) -> bool:
-    """Tell whether a report is too old to be believed."""
-    limit = timedelta(seconds=settings.VOLMIG_STALE_REPORT_SECONDS)
-    return reported_at is None or timezone.now() - reported_at > limit

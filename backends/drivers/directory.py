@@ -23,7 +23,7 @@ from backends.drivers.file_locks import LockHeld, has_foreign_range_lock, lock_f
 from backends.drivers.file_usage import lock_holders_text, users_of_file
 from backends.drivers.local_file_port import LocalFilePort
 from backends.drivers.mounts import file_system_of
-from backends.drivers.options import Options, option
+from backends.drivers.options import Options, check_directory_options, option
 from backends.drivers.oserrors import os_errors_translated
 from backends.drivers.pool_directory import MARKER, PoolDirectory, clone_file, file_name, temporary_name
 from backends.drivers.ports import Port
@@ -37,7 +37,6 @@ from backends.drivers.types import (
     StoredVolume,
     Support,
     Usage,
-    is_object_name,
 )
 
 #: Extended attribute of a clone: whose clone it is.  Tells a finished move from another file of that name.
@@ -58,13 +57,7 @@ class DirectoryOptions(Options):
     pool: str = option("Name of the one pool of this backend.", default="main")
 
     def __post_init__(self) -> None:
-        problems = []
-        if not os.path.isabs(self.path):
-            problems.append(f"path: '{self.path}' is not an absolute path, such as /srv/volumes")
-        if not is_object_name(self.pool):
-            problems.append(f"pool: '{self.pool}' cannot be the name of a pool")
-        if problems:
-            raise ValueError("; ".join(problems))
+        check_directory_options(self.path, self.pool, example="/srv/volumes")
 
 
 class DirectoryDriver(Driver):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import typing
 from collections.abc import Mapping
 from typing import Any
 
 from backends.drivers.errors import BadOptions
+from backends.drivers.types import is_object_name
 
 
 def option(
@@ -99,3 +101,19 @@ def build_options(options_class: type[Options], values: Mapping[str, Any]) -> An
             problems.append(str(error))
     known = ", ".join(declared) or "none"
     raise BadOptions(f"Driver options refused: {'; '.join(problems)}. Known options: {known}.")
+
+
+def check_directory_options(path: str, pool: str, *, example: str) -> None:
+    """
+    Return when *path* and *pool* can be the options of a driver that keeps its volumes in one directory.
+
+    Raises:
+        ValueError: Names everything that is wrong; *example* is a path as it should be.
+    """
+    problems = []
+    if not os.path.isabs(path):
+        problems.append(f"path: '{path}' is not an absolute path, such as {example}")
+    if not is_object_name(pool):
+        problems.append(f"pool: '{pool}' cannot be the name of a pool")
+    if problems:
+        raise ValueError("; ".join(problems))

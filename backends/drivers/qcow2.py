@@ -25,7 +25,7 @@ from backends.drivers.file_locks import LockHeld, lock_file, lock_file_beside_qe
 from backends.drivers.file_usage import lock_holders_text, users_of_file
 from backends.drivers.nbd_port import NbdPort
 from backends.drivers.nbd_server import qemu_nbd
-from backends.drivers.options import Options, option
+from backends.drivers.options import Options, check_directory_options, option
 from backends.drivers.oserrors import os_errors_translated
 from backends.drivers.pool_directory import PoolDirectory
 from backends.drivers.ports import Port
@@ -54,13 +54,7 @@ class Qcow2Options(Options):
     pool: str = option("Name of the one pool of this backend.", default="main")
 
     def __post_init__(self) -> None:
-        problems = []
-        if not os.path.isabs(self.path):
-            problems.append(f"path: '{self.path}' is not an absolute path, such as /srv/images")
-        if not is_object_name(self.pool):
-            problems.append(f"pool: '{self.pool}' cannot be the name of a pool")
-        if problems:
-            raise ValueError("; ".join(problems))
+        check_directory_options(self.path, self.pool, example="/srv/images")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ STORAGE_PACKAGES := qemu-utils qemu-block-extra python3-libnbd tgt libiscsi-bin 
 VM_PACKAGES := qemu-utils qemu-system-x86 seabios busybox-static kmod lvm2 thin-provisioning-tools \
 	e2fsprogs xfsprogs nbdkit python3-libnbd nfs-kernel-server
 
-STORAGE_TESTS := tests/conformance/test_rbd.py tests/conformance/test_iscsi.py tests/integration/test_matrix.py
+STORAGE_TESTS := tests/conformance/test_rbd.py tests/conformance/test_iscsi.py tests/integration/test_matrix.py \
+	tests/integration/test_rbd_moves.py
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev system-packages system-packages-demo demo test test-storage test-faults test-vm lint format lock clean

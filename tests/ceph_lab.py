@@ -23,9 +23,9 @@ mon_host = [v2:127.0.0.1:{port}/0]
 public_addr = 127.0.0.1
 cluster_addr = 127.0.0.1
 ms_bind_ipv6 = false
-auth_cluster_required = none
-auth_service_required = none
-auth_client_required = none
+auth_cluster_required = {auth}
+auth_service_required = {auth}
+auth_client_required = {auth}
 keyring = {folder}/keyring
 run_dir = {folder}
 log_file = {folder}/$name.log
@@ -41,6 +41,7 @@ osd_crush_chooseleaf_type = 0
 rbd_default_features = 61
 [client]
 log_file =
+{client}
 [mon]
 mon_data = {folder}/mon
 mon_allow_pool_size_one = true
@@ -60,11 +61,17 @@ osd_class_update_on_start = false
 
 
 @contextmanager
-def ceph_cluster(folder: Path, pools: Sequence[str]) -> Iterator[CephLab]:
+def ceph_cluster(
+    folder: Path, pools: Sequence[str], *, client: str = "", has_keys: bool = False
+) -> Iterator[CephLab]:
     """
     Yield a running cluster with *pools*, ready for RBD.
 
     It has no manager daemon, which takes long to start: nobody knows how much room there is.
+
+    Args:
+        client: Lines for the section `[client]` of the configuration.
+        has_keys: Users must prove who they are (cephx).
     """
     for tool in ("ceph-mon", "ceph-osd", "monmaptool"):
         if shutil.which(tool) is None:
@@ -75,7 +82,7 @@ def ceph_cluster(folder: Path, pools: Sequence[str]) -> Iterator[CephLab]:
         skip_or_fail("rbd", str(error))
     lab = CephLab(folder)
     try:
-        lab.start(pools)
+        lab.start(pools, client, has_keys)
         yield lab
     finally:
         lab.stop()
@@ -89,10 +96,11 @@ class CephLab:
         self.conf = folder / "ceph.conf"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, pools: Sequence[str]) -> None:
+    def start(self, pools: Sequence[str], client: str = "", has_keys: bool = False) -> None:
         fsid, osd = str(uuid.uuid4()), str(uuid.uuid4())
         port = _free_port()
-        self.conf.write_text(_CONF.format(fsid=fsid, port=port, folder=self.folder))
+        auth = "cephx" if has_keys else "none"
+        self.conf.write_text(_CONF.format(fsid=fsid, port=port, folder=self.folder, client=client, auth=auth))
         for name in ("mon", "osd"):
             (self.folder / name).mkdir()
         address = f"[v2:127.0.0.1:{port}]"

@@ -7,12 +7,10 @@ is killed; the directory that is then left is removed when the next server start
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,10 +19,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 from backends.drivers.errors import ConnectionLost, NotReady
+from backends.drivers.private_directory import private_directory, sweep
 
 _PREFIX = "volmig-nbd-"
 _START_SECONDS = 20.0
-_STOP_SECONDS = 5.0
+# What was flushed is safe, and a server that hangs must not keep a cancel waiting.
+_STOP_SECONDS = 2.0
 _PACKAGES = {"qemu-nbd": "qemu-utils", "nbdkit": "nbdkit", "setpriv": "util-linux"}
 
 
@@ -84,8 +84,8 @@ def nbdkit(*arguments: str, is_read_only: bool = False) -> Iterator[NbdServer]:
 def _running(
     command: Sequence[str], arguments: Sequence[str], environment: Mapping[str, str] | None = None
 ) -> Iterator[NbdServer]:
-    _sweep()
-    with _private_directory() as directory:
+    sweep(_PREFIX)
+    with private_directory(_PREFIX) as directory:
         path = directory / "socket"
         full = [*command, *(argument.replace("{socket}", str(path)) for argument in arguments)]
         with (directory / "said").open("w+b") as said:
@@ -145,33 +145,6 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         with suppress(subprocess.TimeoutExpired):
             process.wait(0.3)
             return
-    # A stopped or hanging server: what was flushed is safe, and nothing else was believed.
+    # A stopped or hanging server; nothing but what was flushed was believed.
     process.kill()
     process.wait()
-
-
-@contextmanager
-def _private_directory() -> Iterator[Path]:
-    """Yield a directory that only this user can enter, locked while it is in use, removed at the end."""
-    path = Path(tempfile.mkdtemp(prefix=_PREFIX))
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-        os.close(fd)
-
-
-def _sweep() -> None:
-    """Remove the directories of processes that were killed."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with suppress(OSError):
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Not yet locked by who has just made it.
-                if time.time() - os.fstat(fd).st_mtime > 60:
-                    shutil.rmtree(path, ignore_errors=True)
-            finally:
-                os.close(fd)

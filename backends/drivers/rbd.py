@@ -19,6 +19,7 @@ from backends.drivers.ports import Port
 from backends.drivers.qemu_img import qemu_error
 from backends.drivers.rbd_cluster import Cluster
 from backends.drivers.rbd_copy import MOVING, Copy
+from backends.drivers.rbd_holders import ImageHold, users_of
 from backends.drivers.served_port import opened
 from backends.drivers.types import (
     Capabilities,
@@ -120,7 +121,7 @@ class RbdDriver(Driver):
     def _storage_id(self, pool: str) -> str:
         io = self._cluster.pool(pool)
         with self._cluster.errors(f"Asking for the identity of pool '{pool}'", "check"):
-            return f"{self._cluster.handle.get_fsid()}/{io.get_pool_id()}"
+            return f"{self._cluster.fsid}/{io.get_pool_id()}"
 
     def pools(self) -> list[PoolStats]:
         # Two clusters can have one fsid: one was restored from the other.
@@ -224,7 +225,7 @@ class RbdDriver(Driver):
                     remedy="Delete the snapshots first.",
                     **self._fields("delete", name),
                 )
-            users = self._watchers(image)
+            users = users_of(self._cluster, image, is_fencing=True)
         if users:
             raise self._in_use(name, "deleted", users, "delete")
         self._remove(pool, name)
@@ -253,7 +254,7 @@ class RbdDriver(Driver):
 
     def _extend(self, pool: str, name: str, size_bytes: int) -> StoredVolume:
         with self._cluster.image(pool, name, "extend", is_read_only=False) as image:
-            if users := self._watchers(image):
+            if users := users_of(self._cluster, image, is_fencing=True):
                 raise self._in_use(name, "extended", users, "extend")
             image.resize(-(-size_bytes // _SECTOR_BYTES) * _SECTOR_BYTES)
             image.metadata_set(_SIZE_KEY, str(size_bytes))
@@ -265,13 +266,14 @@ class RbdDriver(Driver):
         self._require_pool(pool, "open", name)
         size_bytes = self._describe(pool, name).size_bytes
         with ExitStack() as resources:
-            if mode is not OpenMode.VERIFY:
-                self._hold(pool, name, mode, resources)
+            hold = None if mode is OpenMode.VERIFY else self._hold(pool, name, mode, resources)
 
             def serve(stack: ExitStack) -> Port:
                 server = stack.enter_context(
                     qemu_nbd(self._source(pool, name), is_read_only=mode is not OpenMode.WRITE)
                 )
+                if hold is not None and mode is OpenMode.WRITE:
+                    hold.note_server()
                 return NbdPort(
                     server.uri,
                     mode,
@@ -289,26 +291,17 @@ class RbdDriver(Driver):
                 what = f"Opening rbd:{pool}/{name}"
                 raise qemu_error(what, error.message, self._fields("open", name)) from error
 
-    def _hold(self, pool: str, name: str, mode: OpenMode, resources: ExitStack) -> None:
-        # A connection of its own: the port may outlive the driver object.
-        cluster = Cluster(self.options.conf, self.options.user, self.context.backend)
-        resources.callback(cluster.close)
-        image = resources.enter_context(cluster.image(pool, name, "open", is_read_only=False))
-        if users := self._watchers(image, own=cluster.handle.get_instance_id()):
-            raise self._in_use(name, f"opened as {mode.value}", users, "open")
+    def _hold(self, pool: str, name: str, mode: OpenMode, resources: ExitStack) -> ImageHold:
+        hold = ImageHold(Cluster(self.options.conf, self.options.user, self.context.backend), pool, name)
+        resources.callback(hold.close)
+        if hold.users:
+            raise self._in_use(name, f"opened as {mode.value}", hold.users, "open")
+        return hold
 
     def _source(self, pool: str, name: str) -> str:
         """Return what QEMU opens; source: qemu(1), `rbd:pool/image:key=value…`, where a backslash escapes."""
         conf = re.sub(r"([\\:@])", r"\\\1", self.options.conf)
         return f"rbd:{pool}/{name}:id={self.options.user}:conf={conf}"
-
-    def _watchers(self, image: Any, own: int | None = None) -> list[Usage]:
-        mine = self._cluster.handle.get_instance_id() if own is None else own
-        return [
-            Usage(f"client {watcher['id']} at {watcher['addr']}", "watches it")
-            for watcher in image.watchers_list()
-            if watcher["id"] != mine
-        ]
 
     def _in_use(self, name: str, what: str, users: list[Usage], operation: str) -> InUse:
         return InUse(
@@ -317,7 +310,7 @@ class RbdDriver(Driver):
 
     def _usage(self, pool: str, name: str) -> list[Usage]:
         with self._cluster.image(pool, name, "usage") as image:
-            return self._watchers(image)
+            return users_of(self._cluster, image)
 
     # -- snapshots -------------------------------------------------------------------------------------------
 

@@ -5,23 +5,28 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any
 
 from backends.drivers.errors import (
     AlreadyExists,
+    ConnectionLost,
     DriverError,
     InUse,
     NotFound,
+    NotPermitted,
     NotReady,
     Permanent,
+    TimedOut,
 )
 from backends.drivers.oserrors import translate_os_error
 
 # librados waits for ever by default.
 _CONNECT_SECONDS = 15
-_ANSWER_SECONDS = 30
+_ANSWER_SECONDS = 20
+# By then the cluster has forgotten the client.
+_FENCED_SECONDS = 3600
 
 
 def load_modules() -> tuple[ModuleType, ModuleType]:
@@ -46,19 +51,23 @@ class Cluster:
     """
     A connected client of the cluster that *conf* describes.
 
+    Args:
+        is_patient: Wait for as long as it takes; for who has another way to end.
+
     Raises:
         NotReady: The configuration file or the key cannot be read.
         ConnectionLost, TimedOut: No monitor answers.
     """
 
-    def __init__(self, conf: str, user: str, backend: str) -> None:
+    def __init__(self, conf: str, user: str, backend: str, *, is_patient: bool = False) -> None:
         self.rados, self.rbd = load_modules()
         self.backend = backend
         self._pools: dict[str, Any] = {}
+        answer_seconds = "0" if is_patient else str(_ANSWER_SECONDS)
         settings = {
             "client_mount_timeout": str(_CONNECT_SECONDS),
-            "rados_mon_op_timeout": str(_ANSWER_SECONDS),
-            "rados_osd_op_timeout": str(_ANSWER_SECONDS),
+            "rados_mon_op_timeout": answer_seconds,
+            "rados_osd_op_timeout": answer_seconds,
         }
         with self.errors(f"Connecting to the cluster of {conf} as client.{user}", "check"):
             try:
@@ -71,6 +80,25 @@ class Cluster:
                     backend=backend,
                     operation="check",
                 ) from error
+
+    @property
+    def fsid(self) -> str:
+        return self.handle.get_fsid()
+
+    def fence(self, address: str) -> bool:
+        """
+        Let the cluster refuse everything from the client at *address*, which must be dead or is to be.
+
+        Returns:
+            Whether it did; the user may not be allowed to.  Its watches are gone a moment later.
+
+        Source: Ceph, `ceph osd blocklist`; allowed by `mon 'profile rbd'`.
+        """
+        with suppress(self.rados.Error):
+            self.handle.blocklist_add(address, _FENCED_SECONDS)
+            self.handle.wait_for_latest_osdmap()
+            return True
+        return False
 
     def close(self) -> None:
         for pool in self._pools.values():
@@ -138,6 +166,20 @@ class Cluster:
             raise InUse(f"{what}: {error}.", **fields) from error
         except (self.rados.Error, self.rbd.Error, OSError) as error:
             number = abs(getattr(error, "errno", 0) or 0)
+            if number == errno.ETIMEDOUT:
+                raise TimedOut(
+                    f"{what}: the cluster has not answered in time.",
+                    remedy="The step is tried again by itself. See `ceph status`.",
+                    **fields,
+                ) from error
+            if number in (errno.EPERM, errno.EACCES):
+                raise NotPermitted(
+                    f"{what} was refused by the cluster.",
+                    remedy="See `ceph auth get` for what the client may do; docs/drivers.md lists what it needs.",
+                    **fields,
+                ) from error
+            if number == errno.ESHUTDOWN:
+                raise ConnectionLost(f"{what}: the cluster has fenced this client.", **fields) from error
             if number == errno.ENOENT:
                 raise NotReady(f"{what} failed: {error}.", **fields) from error
             if not number:

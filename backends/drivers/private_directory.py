@@ -1,0 +1,61 @@
+"""
+Directories of one process that others find after it was killed.
+
+Only this user can enter one.  It is locked for as long as its process lives; one that is not locked was left behind.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+# A directory that was just made is not yet locked.
+_SURELY_LEFT_SECONDS = 60.0
+
+
+@contextmanager
+def private_directory(prefix: str) -> Iterator[Path]:
+    """Yield a new directory, locked while it is in use, removed at the end."""
+    path = Path(tempfile.mkdtemp(prefix=prefix))
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(fd)
+
+
+def private_directories(prefix: str) -> Iterator[tuple[Path, bool]]:
+    """Yield the directories of this user, and of each whether its process is alive."""
+    for path in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        with suppress(OSError):
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                if os.fstat(fd).st_uid == os.geteuid():
+                    yield path, _is_locked(fd)
+            finally:
+                os.close(fd)
+
+
+def _is_locked(fd: int) -> bool:
+    try:
+        # Let go when the descriptor is closed.
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
+
+
+def sweep(prefix: str, older_than_seconds: float = _SURELY_LEFT_SECONDS) -> None:
+    """Remove the directories of processes that were killed."""
+    for path, is_alive in private_directories(prefix):
+        with suppress(OSError):
+            if not is_alive and time.time() - path.stat().st_mtime > older_than_seconds:
+                shutil.rmtree(path, ignore_errors=True)

@@ -144,6 +144,20 @@ class FaultyPort(Port):
         self.reads_zero_when_new = port.reads_zero_when_new
         self.is_exclusive = port.is_exclusive
 
+    @property
+    def keeps_allocation(self) -> bool:
+        return self._port.keeps_allocation
+
+    @keeps_allocation.setter
+    def keeps_allocation(self, wanted: bool) -> None:
+        self._port.keeps_allocation = wanted
+
+    def expect(self, offset: int, length: int) -> bool:
+        return self._port.expect(offset, length)
+
+    def interrupt(self) -> None:
+        self._port.interrupt()
+
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         return self._port.extents(offset, length)
 

@@ -34,7 +34,9 @@ from migrations_app.copying.progress import Progress
 from migrations_app.copying.throttle import Throttle
 
 #: Enough to keep a disk busy both ways; each thread owns one block of memory.
-THREADS = 16
+THREADS = 32
+#: So many blocks may be ahead of the oldest one that is not finished: one slow request must not stop the others.
+_MOST_AHEAD = 4 * THREADS
 #: A hole that is shorter is read with its neighbours: one long read costs less than two short ones.
 _READ_GAP_BYTES = 64 * KIB
 #: Zeros that are shorter are written with their neighbours, for the same reason; this is what sparseness costs.
@@ -238,7 +240,7 @@ def _submit(
     for block in _blocks(item, has_room):
         if collector.must_stop() or not guards.throttle.take(block.data_bytes, guards.check):
             return False
-        while collector.in_flight >= 2 * THREADS:
+        while collector.in_flight >= _MOST_AHEAD:
             collector.collect_one()
         collector.add(block, start(block))
     collector.end_segment(item)

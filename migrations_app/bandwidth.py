@@ -12,10 +12,13 @@ from uuid import UUID
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from backends.drivers.types import KIB
 from migrations_app.models import VolumeMigration
 from migrations_app.states import State
 
 _MOVING = (State.COPYING, State.VERIFYING)
+#: Slower than this, the copy of one segment would outlive the queue's longest task and begin again for ever.
+_FLOOR_BYTES_PER_SECOND = 64 * KIB
 _SIDES = ("source_pool__backend", "destination_pool__backend")
 
 
@@ -24,7 +27,7 @@ def share(migration_id: UUID) -> int | None:
     Return the bytes per second that the migration may move now; `None` for no limit.
 
     The smallest of its own limit and its shares in the limits of both backends.  A migration inside one backend
-    counts once: its bytes are counted when they are read.
+    counts once: its bytes are counted when they are read.  It is never less than 64 KiB per second.
     """
     row = VolumeMigration.objects.values(
         "bandwidth_bytes_per_second", *_SIDES, *(f"{side}__max_bandwidth_bytes_per_second" for side in _SIDES)
@@ -32,8 +35,9 @@ def share(migration_id: UUID) -> int | None:
     limits = [row["bandwidth_bytes_per_second"]]
     for side in _SIDES:
         limit = row[f"{side}__max_bandwidth_bytes_per_second"]
-        limits.append(limit and max(1, limit // _count_moving(row[side], migration_id)))
-    return min((limit for limit in limits if limit), default=None)
+        limits.append(limit and limit // _count_moving(row[side], migration_id))
+    smallest = min((limit for limit in limits if limit is not None), default=None)
+    return None if smallest is None else max(smallest, _FLOOR_BYTES_PER_SECOND)
 
 
 def _count_moving(backend_id: int, migration_id: UUID) -> int:

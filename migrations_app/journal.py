@@ -84,6 +84,14 @@ class DatabaseJournal:
     def failed(self, step: Step, error: Exception) -> None:
         self._fail(step, _Kind.FAILED, error)
 
+    def waits(self, step: Step, error: Exception) -> None:
+        code, text = error_code(error), error_text(error)
+        is_news = not self._entries or self._entries[-1][:2] != (step.name, _Kind.WAITING)
+        with transaction.atomic():
+            self._lease.write(error_code=code, error_text=text)
+            if is_news:
+                self._add(step.name, _Kind.WAITING, {"code": code}, text)
+
     def decide_undo(self, why: str, error: Exception | None) -> None:
         with transaction.atomic():
             self._set_state(State.UNDOING, failures=0)

@@ -13,6 +13,7 @@ from backends.models import Pool, Volume
 
 # Django looks for models in this module only.
 from migrations_app.idempotency import ApiRequest as ApiRequest
+from migrations_app.remote_call import RemoteCall as RemoteCall
 from migrations_app.states import WORKING, State
 
 #: `method` of a migration that copies port to port; any other value is the driver's name for its own move.
@@ -173,6 +174,7 @@ class JournalEntry(models.Model):
         ENDED = "ended"
         DECISION = "decision"
         WISH = "wish"
+        WAITING = "waiting"
 
     migration = models.ForeignKey(VolumeMigration, on_delete=models.CASCADE, related_name="journal")
     at = models.DateTimeField(auto_now_add=True)
@@ -224,6 +226,12 @@ class WorkerHost(models.Model):
         blank=True, default="", help_text="What the supervisor did last, when it did something."
     )
     is_draining = models.BooleanField(default=False)
+    storage_address = models.CharField(
+        max_length=255,
+        blank=True,
+        default="",
+        help_text="Where it serves volumes to other hosts; empty when none can come here from another host.",
+    )
 
     class Meta:
         ordering = ["host"]

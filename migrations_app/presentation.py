@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from django.utils import timezone
 
+from backends.drivers.errors import HostAway
 from migrations_app.copying.progress import remaining_seconds
 from migrations_app.lease import is_dead
 from migrations_app.models import JournalEntry, VolumeMigration
@@ -32,6 +33,9 @@ _MOVED = frozenset({State.RETAINED, State.DONE})
 _NO_COPY = frozenset({State.CANCELLED, State.FAILED, State.ROLLED_BACK})
 #: Not over: a worker has something to do, or will have when the pause ends.
 _UNDER_WAY = WORKING | {State.PAUSED}
+
+#: After these the phase is worked on anew.
+_BEGINS = frozenset({_Kind.STARTED, _Kind.INTERRUPTED, _Kind.FAILED, _Kind.WAITING})
 
 _STATE_TEXTS = {
     State.QUEUED: "Waiting for a worker",
@@ -110,6 +114,9 @@ def _state_text(migration: VolumeMigration, state: State) -> str:
         return "Rolled back; the copy is kept"
     if migration.pause_requested_at and state in WORKING:
         return f"{_STATE_TEXTS[state]}: will pause at the next checkpoint"
+    if migration.retry_at and state in WORKING and migration.error_code == HostAway("").code:
+        host = migration.destination_pool.backend.host
+        return f"{_STATE_TEXTS[state]}: waiting for the worker of host '{host}'"
     if migration.retry_at and state in WORKING:
         return f"{_STATE_TEXTS[state]}: waiting to try again"
     if state in WORKING and state is not State.QUEUED and not migration.owner:
@@ -160,7 +167,7 @@ def _speed(migration: VolumeMigration) -> int | None:
 
 def _elapsed_seconds(migration: VolumeMigration, entries: Sequence[JournalEntry]) -> float | None:
     """Return for how long the running phase has been worked on without a break."""
-    begins = [e.at for e in entries if e.kind in (_Kind.STARTED, _Kind.INTERRUPTED, _Kind.FAILED)]
+    begins = [e.at for e in entries if e.kind in _BEGINS]
     if not begins or migration.progress_at is None:
         return None
     return (migration.progress_at - begins[-1]).total_seconds()

@@ -146,7 +146,9 @@ def undo_move(run: Run) -> None:
             run.destination_pool,
             run.destination_name,
         )
-    delete_destination(run)
+    if run.journal.output("move_natively").get("moved") is not False:
+        # After a driver has declined nothing was made, and a host that is away need not be waited for.
+        delete_destination(run)
 
 
 # -- create_destination -----------------------------------------------------------------------------------------
@@ -355,10 +357,8 @@ def _compare_segments(run: Run, segments: list[engine.SegmentResult] | tuple) ->
 # -- switch ---------------------------------------------------------------------------------------------------
 
 
-def switch(run: Run) -> Output:
-    """
-    Let the record point at the destination.  Runs in one transaction with the journal: the point of no return.
-    """
+def look_before_switch(run: Run) -> StoredVolume:
+    """Return the destination as it lies there, after a last look at both sides."""
     # Since the row says `switching` nobody can ask for a cancel any more; what was accepted before is honoured.
     run.on_wishes(run.lease.wishes())
     run.check()
@@ -367,6 +367,14 @@ def switch(run: Run) -> Output:
     with run.destination() as driver:
         found = driver.describe(run.destination_pool, run.destination_name)
         _check_size(run, found)
+    return found
+
+
+def switch(run: Run, found: StoredVolume) -> Output:
+    """
+    Let the record point at the destination.  Runs in one transaction with the journal: the point of no return.
+    """
+    run.check()
     migration = run.migration
     moved = Volume.objects.filter(
         pk=migration.volume_id,
@@ -479,6 +487,6 @@ STEPS: tuple[Step, ...] = (
     ),
     Step("copy", "Copy", State.COPYING, copy),
     Step("verify", "Read back and compare", State.VERIFYING, verify, completes_copy=True),
-    Step("switch", "Switch the record", State.SWITCHING, switch, final=True),
+    Step("switch", "Switch the record", State.SWITCHING, switch, final=True, look=look_before_switch),
     Step("delete_source", "Delete the source", State.DELETING_SOURCE, delete_source),
 )

@@ -1,8 +1,9 @@
 """
 `volmig_worker`: keeps one host's cluster running, rings forgotten bells, tells the truth about the host.
 
-The supervisor is one process with a child: the cluster (`cluster.py`).  It owns no migration itself.  When the child
-dies, or takes no work although it should, it is started anew; unfinished migrations go on from their checkpoints.
+The supervisor is one process with two children: the cluster (`cluster.py`), which does this host's migrations, and the
+attendant (`remote/attendant.py`), which answers other hosts.  It owns no migration itself.  When a child dies, or takes
+no work although it should, it is started anew; unfinished migrations go on from their checkpoints.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +25,7 @@ from django.db.models.functions import Now
 from migrations_app import dispatch, services
 from migrations_app.cluster import GRACE_SECONDS
 from migrations_app.models import WorkerHost
+from migrations_app.remote import attendance
 from migrations_app.schedules import ensure_schedules
 
 logger = logging.getLogger(__name__)
@@ -34,8 +35,6 @@ _HEARTBEAT_SECONDS = 5.0
 _LONGEST_RESTART_WAIT_SECONDS = 30.0
 #: A cluster that ran so long is healthy: the next restart is not delayed.
 _HEALTHY_SECONDS = 60.0
-#: A host whose heartbeat is older is not believed to be running.
-HEARTBEAT_IS_STALE_SECONDS = 20
 
 
 def run_supervisor() -> int:
@@ -43,15 +42,66 @@ def run_supervisor() -> int:
     return Supervisor(settings.VOLMIG_HOST).run()
 
 
+class _Part:
+    """A child of the supervisor that is to run always: the cluster, or the attendant."""
+
+    def __init__(self, name: str, command: list[str]) -> None:
+        self.name = name
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+        self.started_at = 0.0
+        self._next_start = 0.0
+        self._wait_seconds = 0.0
+
+    def keep(self) -> str:
+        """Start it when it does not run; return what has happened, empty when nothing has."""
+        process, now = self._process, time.monotonic()
+        if process is not None and process.poll() is None:
+            return ""
+        note = ""
+        if process is not None:
+            is_healthy = now - self.started_at > _HEALTHY_SECONDS
+            longer = min(_LONGEST_RESTART_WAIT_SECONDS, max(1.0, self._wait_seconds * 2))
+            self._wait_seconds = 0.0 if is_healthy else longer
+            self._next_start = now + self._wait_seconds
+            note = f"The {self.name} ended with status {process.returncode} and was started again."
+            logger.error("%s Waiting %.0f s.", note, self._wait_seconds)
+            self._process = None
+        if now >= self._next_start:
+            self.started_at = now
+            # A process group of its own: Ctrl-C in a terminal reaches the supervisor, which drains the child.
+            self._process = subprocess.Popen(self._command, start_new_session=True)
+        return note
+
+    def ask_to_end(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+
+    def wait_for_end(self, seconds: float) -> None:
+        if self._process is None:
+            return
+        try:
+            self._process.wait(max(0.1, seconds))
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """Kill it; its own children die with it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
 class Supervisor:
     """One host's supervisor."""
 
-    def __init__(self, host: str, command: list[str] | None = None) -> None:
+    def __init__(
+        self, host: str, command: list[str] | None = None, attendant_command: list[str] | None = None
+    ) -> None:
         self.host = host
-        self._command = command or [sys.executable, sys.argv[0], "volmig_worker", "--cluster-only"]
-        self._child: subprocess.Popen[bytes] | None = None
-        self._child_started_at = 0.0
-        self._restart_wait = 0.0
+        base = [sys.executable, sys.argv[0], "volmig_worker"]
+        self._cluster = _Part("cluster", command or [*base, "--cluster-only"])
+        self._attendant = _Part("attendant", attendant_command or [*base, "--attendant-only"])
         self._restarts = 0
         self._note = ""
         self._wants_stop = False
@@ -63,52 +113,29 @@ class Supervisor:
             signal.signal(number, self._stop)
         self._database(self._prepare)
         while not self._wants_stop:
-            self._keep_child()
+            self._keep_children()
             self._database(self._tick)
-            time.sleep(_TICK_SECONDS)
+            self._wait(_TICK_SECONDS)
         self._database(lambda: self._beat(is_draining=True))
-        self._end_child()
+        self._end_children()
         self._database(self._forget)
         return 0
 
-    # -- the child ------------------------------------------------------------------------------------------------
+    # -- the children ---------------------------------------------------------------------------------------------
 
-    def _keep_child(self) -> None:
-        child = self._child
-        if child is not None and child.poll() is None:
-            return
-        now = time.monotonic()
-        if child is not None:
-            ran = now - self._child_started_at
-            self._restart_wait = (
-                0.0
-                if ran > _HEALTHY_SECONDS
-                else min(_LONGEST_RESTART_WAIT_SECONDS, max(1.0, self._restart_wait * 2))
-            )
-            self._restarts += 1
-            self._note = f"The cluster ended with status {child.returncode} and was started again."
-            logger.error("%s Waiting %.0f s.", self._note, self._restart_wait)
-            self._wait(self._restart_wait)
-        if not self._wants_stop:
-            self._child_started_at = time.monotonic()
-            # A process group of its own: Ctrl-C in a terminal reaches the supervisor, which drains the child.
-            self._child = subprocess.Popen(self._command, start_new_session=True)
+    def _keep_children(self) -> None:
+        for part in (self._cluster, self._attendant):
+            note = part.keep()
+            if note:
+                self._restarts += 1
+                self._note = note
 
-    def _end_child(self) -> None:
-        child = self._child
-        if child is None or child.poll() is not None:
-            return
-        child.terminate()
-        try:
-            child.wait(GRACE_SECONDS + 0.5)
-        except subprocess.TimeoutExpired:
-            self._kill_child()
-
-    def _kill_child(self) -> None:
-        """Kill the child; its own children die with it."""
-        if self._child is not None:
-            self._child.kill()
-            self._child.wait()
+    def _end_children(self) -> None:
+        ends_at = time.monotonic() + GRACE_SECONDS + 0.5
+        for part in (self._cluster, self._attendant):
+            part.ask_to_end()
+        for part in (self._cluster, self._attendant):
+            part.wait_for_end(ends_at - time.monotonic())
 
     def _wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -140,17 +167,21 @@ class Supervisor:
             self._note = "The cluster took no work for too long and was started again."
             logger.error(self._note)
             self._waiting_since.clear()
-            self._kill_child()
+            self._cluster.kill()
+        if attendance.is_late(self.host) and self._has_run_long(self._attendant):
+            self._note = "The attendant answered no other host for too long and was started again."
+            logger.error(self._note)
+            self._attendant.kill()
+
+    def _has_run_long(self, part: _Part) -> bool:
+        return time.monotonic() - part.started_at >= settings.VOLMIG_HANG_SECONDS
 
     def _hangs(self) -> bool:
         """Tell whether a bell has gone unanswered for long although the host has a free slot."""
         now = time.monotonic()
         waiting, running = services.waiting_and_running(self.host)
         self._waiting_since = {pk: self._waiting_since.get(pk, now) for pk in waiting}
-        if (
-            running >= settings.Q_CLUSTER["workers"]
-            or now - self._child_started_at < settings.VOLMIG_HANG_SECONDS
-        ):
+        if running >= settings.Q_CLUSTER["workers"] or not self._has_run_long(self._cluster):
             # A slot that was busy until now may just have become free.
             self._waiting_since = dict.fromkeys(self._waiting_since, now)
             return False
@@ -167,25 +198,16 @@ class Supervisor:
                 "restarts": self._restarts,
                 "note": self._note,
                 "is_draining": is_draining,
+                "storage_address": settings.VOLMIG_STORAGE_ADDRESS,
             },
             create_defaults={
                 "started_at": Now(),
                 "heartbeat_at": Now(),
                 "pid": os.getpid(),
                 "slots": settings.Q_CLUSTER["workers"],
+                "storage_address": settings.VOLMIG_STORAGE_ADDRESS,
             },
         )
 
     def _forget(self) -> None:
         WorkerHost.objects.filter(host=self.host, pid=os.getpid()).delete()
-
-
-def is_alive(host: str) -> bool:
-    """Tell whether the supervisor of *host* has been heard of lately."""
-    return host in alive_hosts()
-
-
-def alive_hosts() -> set[str]:
-    """Return the hosts whose supervisor has been heard of lately."""
-    limit = Now() - timedelta(seconds=HEARTBEAT_IS_STALE_SECONDS)
-    return set(WorkerHost.objects.filter(heartbeat_at__gte=limit).values_list("host", flat=True))

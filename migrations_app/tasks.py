@@ -9,6 +9,7 @@ from django.conf import settings
 
 from backends import services as inventory
 from migrations_app import services, worker
+from migrations_app.remote.asking import forget_old_calls
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ def advance(migration_id: str) -> str:
 def sweep() -> str:
     """Ring for what nobody works on, delete what was kept long enough, forget old idempotency keys."""
     services.forget_old_requests()
+    forget_old_calls()
     purged = services.purge_expired_sources()
     rung = services.resume_migrations()
     return f"{len(rung)} rung, {len(purged)} sources to delete"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from backends.drivers.errors import BadOptions
 from backends.drivers.registry import driver_class
 from backends.drivers.types import Declined
 from backends.models import Pool, Volume
+from migrations_app import hosts
 from migrations_app.models import GENERIC, VolumeMigration
 from migrations_app.scheduler.types import PoolView, StorageFacts, VolumeView
 from migrations_app.states import State
@@ -56,11 +58,12 @@ def volume_view(volume: Volume, facts: StorageFacts) -> VolumeView:
 def pool_views(pools: QuerySet[Pool] | None = None) -> list[PoolView]:
     """Return every pool (or *pools*) as the scheduler sees it, with what running migrations have reserved."""
     rows = (Pool.objects.all() if pools is None else pools).select_related("backend")
-    reserved = reservations()
-    return [pool_view(pool, reserved[pool.pk]) for pool in rows]
+    reserved, addresses = reservations(), hosts.storage_addresses()
+    return [pool_view(pool, reserved[pool.pk], addresses) for pool in rows]
 
 
-def pool_view(pool: Pool, reserved: Reserved) -> PoolView:
+def pool_view(pool: Pool, reserved: Reserved, addresses: Mapping[str, str]) -> PoolView:
+    """Return one pool; *addresses*: where each host with a running worker serves volumes."""
     backend = pool.backend
     health = inventory.health(backend, pool.reported_at)
     ratio = backend.max_over_subscription_ratio or settings.VOLMIG_MAX_OVER_SUBSCRIPTION_RATIO
@@ -92,6 +95,8 @@ def pool_view(pool: Pool, reserved: Reserved) -> PoolView:
         reserved_by_migrations_physical_bytes=reserved.physical_bytes,
         reserved_by_migrations_provisioned_bytes=reserved.provisioned_bytes,
         active_migrations=reserved.migrations,
+        worker_is_up=backend.host in addresses,
+        storage_address=addresses.get(backend.host, ""),
     )
 
 

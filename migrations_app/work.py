@@ -25,6 +25,8 @@ from migrations_app.draining import is_draining
 from migrations_app.journal import DatabaseJournal
 from migrations_app.lease import Lease, Wishes, end_frozen, process_of
 from migrations_app.models import VolumeMigration
+from migrations_app.remote.asking import Right
+from migrations_app.remote.driver import RemoteDriver, driver_for
 from migrations_app.saga.step import CancelRequested, Interrupted, PauseRequested, SliceOver
 
 logger = logging.getLogger(__name__)
@@ -67,7 +69,15 @@ class Run:
         return inventory.make_driver(self.migration.source_pool.backend)
 
     def destination(self) -> Driver:
-        return inventory.make_driver(self.migration.destination_pool.backend)
+        """Return the destination's driver; on another host it is asked of that host's worker."""
+        right = Right(self.migration.pk, self.lease.epoch, self._keep_waiting)
+        return driver_for(self.migration.destination_pool.backend, right)
+
+    def _keep_waiting(self) -> None:
+        """While another host is waited for: raise when this worker must stop."""
+        self.lease.fence()
+        if is_draining():
+            raise SliceOver
 
     def open_source(self, driver: Driver) -> Port:
         """Return the source, opened so that nobody else can write to it."""
@@ -153,6 +163,9 @@ def _end_former_owner(run: Run, driver: Driver, pool: str, name: str) -> int | N
 
     A worker that runs sees within seconds that its lease is over and lets go; one that is frozen never does.
     """
+    if isinstance(driver, RemoteDriver):
+        # The other host's worker has ended what an earlier lease had opened there before it answered.
+        return None
     owner = run.migration.former_owner
     waited = VolumeMigration.objects.filter(
         pk=run.migration.pk,

@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "migrations_app.models",
         "migrations_app.idempotency",
+        "migrations_app.remote_call",
         "migrations_app.errors",
         "migrations_app.migrations",
     ),
@@ -29,7 +30,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "migrations_app.lease",
         "migrations_app.journal",
         "migrations_app.schedules",
+        "migrations_app.hosts",
     ),
+    ("migrations_app.remote",),
     ("migrations_app.work",),
     ("migrations_app.steps",),
     (

@@ -114,6 +114,20 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "VOLMIG_RETRY_SECONDS", 5, int, "seconds", "Wait before the first such retry; it doubles each time."
     ),
+    Setting(
+        "VOLMIG_STORAGE_ADDRESS",
+        "",
+        str,
+        "",
+        "Address of this host on the storage network, on which its worker serves volumes that come from other hosts; empty means that none can.",
+    ),
+    Setting(
+        "VOLMIG_SILENCE_SECONDS",
+        60,
+        int,
+        "seconds",
+        "How long the worker of another host may take to answer before it counts as away.",
+    ),
     Setting("VOLMIG_RETENTION_HOURS", 24, int, "hours", "How long the source is kept after a migration."),
     Setting(
         "VOLMIG_STALE_REPORT_SECONDS",

@@ -70,6 +70,16 @@ class TimedOut(Transient):
     default_remedy = "The step is tried again by itself."
 
 
+class HostAway(Transient):
+    """
+    The worker of the host that reaches the storage is not there: nothing was done, nothing is wrong.
+
+    No failure of what was tried: it is waited for.
+    """
+
+    default_remedy = "Start `manage.py volmig_worker` there."
+
+
 class InUse(Transient):
     """Somebody else holds the volume at this moment."""
 

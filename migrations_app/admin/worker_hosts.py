@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from django.utils import timezone
 
 from backends.models import Backend
-from migrations_app import supervisor
+from migrations_app import hosts
 from migrations_app.lease import is_dead
 from migrations_app.models import VolumeMigration, WorkerHost
 from migrations_app.states import WORKING
@@ -45,13 +45,13 @@ class HostView:
 
 def worker_hosts() -> list[HostView]:
     """Return every host that has a backend or a worker, in the order of their names."""
-    alive = supervisor.alive_hosts()
+    alive = hosts.alive_hosts()
     workers = {worker.host: worker for worker in WorkerHost.objects.all()}
     running, waiting = _counts()
-    hosts = {*workers, *waiting, *running, *Backend.objects.values_list("host", flat=True).distinct()}
+    names = {*workers, *waiting, *running, *Backend.objects.values_list("host", flat=True).distinct()}
     return [
         HostView(host, workers.get(host), host in alive, running[host], waiting[host])
-        for host in sorted(hosts)
+        for host in sorted(names)
     ]
 
 
@@ -59,7 +59,7 @@ def needs_worker(migration: VolumeMigration) -> bool:
     """Tell whether *migration* stands still because no worker of its host is running."""
     if migration.state not in WORKING or _is_held(migration.owner, migration.lease_expires_at):
         return False
-    return not supervisor.is_alive(migration.host)
+    return not hosts.is_alive(migration.host)
 
 
 def _counts() -> tuple[Counter[str], Counter[str]]:

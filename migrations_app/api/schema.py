@@ -63,6 +63,7 @@ class VerdictSchema(serializers.Serializer):
     warnings = ReasonSchema(many=True)
     method = serializers.CharField()
     native_declined = serializers.CharField()
+    network = serializers.CharField(help_text="Which way the bytes go between two hosts; empty for one host.")
     free_bytes = serializers.IntegerField(allow_null=True)
     free_after_bytes = serializers.IntegerField(allow_null=True)
     estimate_seconds = serializers.FloatField(allow_null=True)

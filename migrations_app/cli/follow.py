@@ -20,7 +20,7 @@ from django.db import connection
 from django.utils import timezone
 
 from backends.cli import VolmigCommand
-from migrations_app import draining, supervisor, worker
+from migrations_app import draining, hosts, worker
 from migrations_app.cli.screen import Screen
 from migrations_app.cli.text import RESTING
 from migrations_app.lease import is_dead
@@ -97,11 +97,11 @@ def _is_idle(migration: VolumeMigration) -> bool:
 
 def _may_work_here(migration: VolumeMigration) -> bool:
     # A worker that is alive but busy keeps to the host's limit; working beside it would break that.
-    return migration.host == settings.VOLMIG_HOST and not supervisor.is_alive(migration.host)
+    return migration.host == settings.VOLMIG_HOST and not hosts.is_alive(migration.host)
 
 
 def _why_idle(migration: VolumeMigration) -> str:
-    if supervisor.is_alive(migration.host):
+    if hosts.is_alive(migration.host):
         return (
             f"The worker of host '{migration.host}' is busy with other migrations; this one waits its turn."
         )

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backends.drivers.errors import Permanent, Transient
+from backends.drivers.errors import HostAway, Permanent, Transient
 from migrations_app.saga.journal import Journal
 from migrations_app.saga.step import CancelRequested, Interrupted, Parked, Step
 
@@ -69,6 +69,11 @@ def run(steps: Sequence[Step], journal: Journal, context: Any, *, max_failures: 
         except CancelRequested:
             journal.decide_undo("cancelled", None)
             return _undo(steps, journal, context, max_failures)
+        except HostAway as error:
+            # Waited for without end: hours of copying are not undone for a host that is being mended.  Whoever does
+            # not want to wait cancels, and undoing is tried a few times only.
+            journal.waits(step, error)
+            return Outcome(Result.TRY_LATER, step, error)
         except Exception as error:
             journal.failed(step, error)
             if _may_pass(error) and journal.failures() < max_failures:
@@ -83,8 +88,9 @@ def run(steps: Sequence[Step], journal: Journal, context: Any, *, max_failures: 
 def _do(step: Step, journal: Journal, context: Any) -> None:
     journal.started(step)
     if step.final:
+        seen = () if step.look is None else (step.look(context),)
         with journal.atomic():
-            journal.done(step, step.do(context))
+            journal.done(step, step.do(context, *seen))
     else:
         journal.done(step, step.do(context))
 

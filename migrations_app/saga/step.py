@@ -20,16 +20,19 @@ class Step:
 
     `final`: the point of no return; `do` runs in one transaction with the journal's `done`.
     `completes_copy`: when this step is done, a complete and checked copy exists; a failure after it keeps the copy.
+    `look`: what a final step wants to know of the storage; called right before its transaction, which must not wait for
+    a storage, and which another host could not see into.  Its answer is given to `do`.
     `state`: what the row shows while the step runs.
     """
 
     name: str
     label: str
     state: str
-    do: Callable[[Any], Output]
+    do: Callable[..., Output]
     undo: Callable[[Any], None] | None = None
     final: bool = False
     completes_copy: bool = False
+    look: Callable[[Any], Any] | None = None
 
 
 class Interrupted(Exception):

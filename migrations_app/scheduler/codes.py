@@ -32,7 +32,8 @@ class Code(enum.StrEnum):
     FILTER_FAILED = "filter_failed"
 
     # Where it stands.
-    OTHER_HOST = "other_host"
+    HOST_AWAY = "host_away"
+    NO_STORAGE_ADDRESS = "no_storage_address"
     OTHER_ZONE = "other_zone"
     ZONE_NOT_ALLOWED = "zone_not_allowed"
 

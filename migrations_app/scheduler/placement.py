@@ -63,16 +63,24 @@ def is_writable(request: MoveRequest, pool: PoolView) -> list[Reason]:
 
 
 def is_reachable(request: MoveRequest, pool: PoolView) -> list[Reason]:
-    """One host must reach both sides: the copy is made by one worker, from port to port."""
+    """From another host the volume comes over the network: a worker there must answer, on an address for that."""
     here, there = request.volume.pool.host, pool.address.host
     if here == there:
         return []
-    text = (
-        f"The volume is on host {here} and pool {pool.address} on host {there}: copying between hosts is not "
-        "done."
-    )
-    remedy = f"Choose a pool of host {here}, or register that storage as a backend of host {here} too."
-    return [Reason(Code.OTHER_HOST, Category.PLACEMENT, text, remedy)]
+    what = f"The volume is on host {here} and pool {pool.address} on host {there}"
+    if not pool.worker_is_up:
+        text = f"{what}, whose worker is not running."
+        return [
+            Reason(
+                Code.HOST_AWAY, Category.PLACEMENT, text, f"Start `manage.py volmig_worker` on host {there}."
+            )
+        ]
+    if not pool.storage_address and not request.native_how:
+        text = f"{what}, which has no address on which it serves volumes to other hosts."
+        remedy = f"Set VOLMIG_STORAGE_ADDRESS on host {there} to its address on the storage network, and start its "
+        remedy += "worker again."
+        return [Reason(Code.NO_STORAGE_ADDRESS, Category.PLACEMENT, text, remedy)]
+    return []
 
 
 def is_in_zone(request: MoveRequest, pool: PoolView) -> list[Reason]:

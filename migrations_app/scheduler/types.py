@@ -119,6 +119,9 @@ class PoolView:
     reserved_by_migrations_physical_bytes: int = 0
     reserved_by_migrations_provisioned_bytes: int = 0
     active_migrations: int = 0
+    #: The worker of the pool's host runs, and serves volumes to other hosts on this address (empty: it does not).
+    worker_is_up: bool = False
+    storage_address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +159,8 @@ class Verdict:
     The scheduler's answer for one volume and one pool.
 
     `reasons` is every reason against, empty when it fits.  `native_how` is set (`reflink`) when the driver
-    would move it itself; otherwise `native_declined` says why not.  `free_after_bytes`: physical room left
-    when the move is done.
+    would move it itself; otherwise `native_declined` says why not.  `network` is set (`from host a to host b`)
+    when the copy goes from one host to another one.  `free_after_bytes`: physical room left when the move is done.
     """
 
     address: PoolAddress
@@ -165,6 +168,7 @@ class Verdict:
     warnings: tuple[Reason, ...] = ()
     native_how: str = ""
     native_declined: str = ""
+    network: str = ""
     free_bytes: int | None = None
     free_after_bytes: int | None = None
     estimate_seconds: float | None = None
@@ -175,6 +179,13 @@ class Verdict:
     def fits(self) -> bool:
         return not self.reasons
 
+    @property
+    def method_text(self) -> str:
+        """How the volume would be moved, for people."""
+        if self.native_how:
+            return f"native ({self.native_how})"
+        return f"generic copy over the network {self.network}" if self.network else "generic copy"
+
     def as_dict(self) -> dict[str, Any]:
         """Return the verdict as JSON values: one shape for the API, the commands and the stored request."""
         return {
@@ -182,7 +193,8 @@ class Verdict:
             "fits": self.fits,
             "reasons": [r.as_dict() for r in self.reasons],
             "warnings": [r.as_dict() for r in self.warnings],
-            "method": f"native ({self.native_how})" if self.native_how else "generic copy",
+            "method": self.method_text,
+            "network": self.network,
             "native_declined": self.native_declined,
             "free_bytes": self.free_bytes,
             "free_after_bytes": self.free_after_bytes,

@@ -153,11 +153,18 @@ def _judge(request: MoveRequest, pool: PoolView, plan_move: PlanMove, filters: S
         warnings=() if there else tuple(_warnings(request, pool, free_after)),
         native_how=how,
         native_declined=declined,
+        network="" if how or there else _network(request, pool),
         free_bytes=pool.free_bytes,
         free_after_bytes=free_after,
         estimate_seconds=None if there else _estimate_seconds(request, pool),
     )
     return _Judged(request, pool, verdict)
+
+
+def _network(request: MoveRequest, pool: PoolView) -> str:
+    """Return which way the bytes go when that is from one host to another one."""
+    here, there = request.volume.pool.host, pool.address.host
+    return "" if here == there else f"from host {here} to host {there}"
 
 
 def _plan(request: MoveRequest, pool: PoolView, plan_move: PlanMove) -> tuple[str, str]:

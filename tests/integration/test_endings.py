@@ -255,7 +255,7 @@ def test_worker_whose_lease_was_taken_cannot_switch_the_record(taken, volume, tw
         driver.create("main", migration.destination_object_name, migration.size_bytes)
     before = Volume.objects.values().get(pk=volume.pk)
     with pytest.raises(LeaseLost), transaction.atomic():
-        steps.switch(run)
+        steps.switch(run, steps.look_before_switch(run))
     assert Volume.objects.values().get(pk=volume.pk) == before
 
 

@@ -110,7 +110,7 @@ class Command(VolmigCommand):
         if verdict.native_how:
             self.say(f"  How:        by the storage ({verdict.native_how})")
         else:
-            self.say(f"  How:        generic copy; {verdict.native_declined}")
+            self.say(f"  How:        {verdict.method_text}; {verdict.native_declined}")
         self.say(f"  Time:       {duration_text(verdict.estimate_seconds)}")
         self.say(
             f"  Free there: {bytes_text(verdict.free_bytes)}, after it {bytes_text(verdict.free_after_bytes)}"

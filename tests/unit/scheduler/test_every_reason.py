@@ -38,6 +38,7 @@ def pool_cases():
     yield request, make_pool(is_up=False, age_seconds=720)
     yield request, make_pool(is_read_only=True)
     yield request, make_pool("store2@ssd#fast")
+    yield request, make_pool("store2@ssd#fast", worker_is_up=True)
     yield make_request(availability_zone="a"), make_pool()
     yield make_request(extra_specs={"RESKEY:availability_zones": "a"}), make_pool(availability_zone="b")
     yield request, make_pool(free_bytes=0, reserved_percentage=7, reserved_by_migrations_physical_bytes=GIB)

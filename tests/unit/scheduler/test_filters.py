@@ -2,7 +2,7 @@ import pytest
 
 from backends.drivers.types import GIB, MIB
 from migrations_app.scheduler import capacity
-from migrations_app.scheduler.filters import DEFAULT_FILTERS, load
+from migrations_app.scheduler.filters import DEFAULT_FILTERS, is_reachable, load
 from migrations_app.scheduler.types import StorageFacts
 from tests.unit.scheduler.values import codes, make_pool, make_request
 
@@ -65,10 +65,32 @@ def test_a_pool_that_is_down_says_why_or_how_old_its_report_is(down_reason, age_
     assert "manage.py refresh_backends" in reason.remedy
 
 
-def test_another_host_is_refused_with_both_names():
-    reason = only_reason(make_request(), make_pool("store2@ssd#fast"), "other_host")
-    assert "store1" in reason.text
-    assert "store2" in reason.text
+def test_another_host_without_a_worker_is_refused_with_both_names():
+    reason = only_reason(make_request(), make_pool("store2@ssd#fast"), "host_away")
+    assert reason.text == (
+        "The volume is on host store1 and pool store2@ssd#fast on host store2, whose worker is not running."
+    )
+    assert reason.remedy == "Start `manage.py volmig_worker` on host store2."
+
+
+def test_another_host_that_serves_nowhere_is_refused_with_the_setting():
+    pool = make_pool("store2@ssd#fast", worker_is_up=True)
+    reason = only_reason(make_request(), pool, "no_storage_address")
+    assert reason.text == (
+        "The volume is on host store1 and pool store2@ssd#fast on host store2, which has no address on which it "
+        "serves volumes to other hosts."
+    )
+    assert "VOLMIG_STORAGE_ADDRESS on host store2" in reason.remedy
+
+
+def test_another_host_that_serves_is_no_reason_against():
+    pool = make_pool("store2@ssd#fast", worker_is_up=True, storage_address="192.0.2.2")
+    assert is_reachable(make_request(), pool) == []
+
+
+def test_a_native_move_needs_no_address_on_the_network():
+    pool = make_pool("store2@ssd#fast", worker_is_up=True)
+    assert is_reachable(make_request(native_how="rbd copy"), pool) == []
 
 
 def test_a_read_only_pool_is_refused():

@@ -76,7 +76,7 @@ def test_every_filter_is_asked():
     assert codes(judge(request, pool, plan_move=generic_copy).reasons) == [
         "pool_disabled",
         "pool_down",
-        "other_host",
+        "host_away",
         "other_zone",
         "zone_not_allowed",
         "read_only",
@@ -85,6 +85,16 @@ def test_every_filter_is_asked():
         "capability_differs",
         "filter_function_refuses",
     ]
+
+
+def test_a_copy_between_hosts_says_which_way_it_goes():
+    pool = make_pool("store2@ssd#fast", worker_is_up=True, storage_address="192.0.2.2")
+    verdict = judge(make_request(), pool, plan_move=generic_copy)
+    assert verdict.fits
+    assert verdict.as_dict()["network"] == "from host store1 to host store2"
+    assert verdict.as_dict()["method"] == "generic copy over the network from host store1 to host store2"
+    assert judge(make_request(), make_pool(), plan_move=generic_copy).as_dict()["network"] == ""
+    assert judge(make_request(), pool, plan_move=reflink).as_dict()["method"] == "native (reflink)"
 
 
 def test_a_volume_that_is_there_already_is_not_counted_twice():

@@ -1,0 +1,135 @@
+"""A volume of another host, opened here: an NBD client of what that host's worker serves for this one use."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from django.db import DatabaseError, close_old_connections, connection
+
+from backends.drivers import tls_front
+from backends.drivers.errors import ConnectionLost, DriverError
+from backends.drivers.nbd_port import NbdPort, load_libnbd
+from backends.drivers.ports import Extent, Port
+from backends.drivers.types import OpenMode
+from backends.models import Backend
+from migrations_app.models import RemoteCall
+from migrations_app.remote import asking
+from migrations_app.remote.asking import Right
+
+logger = logging.getLogger(__name__)
+
+
+def open_port(backend: Backend, pool: str, name: str, mode: OpenMode, right: Right | None) -> Port:
+    """
+    Return the volume as a port.  It is served, and locked, by the other host's worker until the port is closed.
+
+    Raises:
+        As `asking.ask`, and as the driver's `open` there.
+        NotReady: The other host has no address for serving, or lacks a tool.
+        ConnectionLost: It serves, but cannot be reached from here.
+    """
+    libnbd = load_libnbd()
+    key = tls_front.new_key()
+    arguments = {"pool": pool, "name": name, "mode": mode.value}
+    with ExitStack() as until_it_works:
+        call = asking.ask(backend, "open", arguments, right, secret={"key": key})
+        until_it_works.callback(_close, call)
+        path = until_it_works.enter_context(tls_front.key_file(key))
+        told = call.result
+        shown = f"'{name}' on host '{backend.host}' ({told['address']} port {told['port']})"
+        try:
+            port = NbdPort(
+                tls_front.uri(told["address"], told["port"]),
+                mode,
+                shown=shown,
+                backend=backend.address,
+                volume=name,
+                reads_zero_when_new=told["reads_zero_when_new"],
+                is_exclusive=told["is_exclusive"],
+                prepare=lambda handle: tls_front.use_key(handle, path, libnbd.TLS_REQUIRE),
+            )
+        except ConnectionLost as error:
+            error.remedy = (
+                f"Check that this host reaches {told['address']} (VOLMIG_STORAGE_ADDRESS of host "
+                f"'{backend.host}') and that no firewall is between them. {ConnectionLost.default_remedy}"
+            )
+            raise
+        return RemotePort(port, call, until_it_works.pop_all())
+
+
+def _close(call: RemoteCall) -> None:
+    try:
+        asking.close(call)
+    except DatabaseError:
+        # Without the database nothing can be told; what is served ends with the lease.
+        logger.warning("could not tell that '%s' is closed", call, exc_info=True)
+
+
+class RemotePort(Port):
+    """
+    An NBD port whose errors are told in the words of the host that serves it.
+
+    The protocol knows numbers only; what the driver there said stands in the call's row.
+    """
+
+    def __init__(self, port: NbdPort, call: RemoteCall, resources: ExitStack) -> None:
+        self._port = port
+        self._call = call
+        self._resources = resources
+        self.size_bytes = port.size_bytes
+        self.block_size_bytes = port.block_size_bytes
+        self.reads_zero_when_new = port.reads_zero_when_new
+        self.is_exclusive = port.is_exclusive
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        with self._words():
+            yield from self._port.extents(offset, length)
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        with self._words():
+            self._port.read_into(offset, buffer)
+
+    def write(self, offset: int, buffer: memoryview) -> None:
+        with self._words():
+            self._port.write(offset, buffer)
+
+    def zero(self, offset: int, length: int) -> None:
+        # Whoever opened this port may have changed its mind about the room.
+        self._port.keeps_allocation = self.keeps_allocation
+        with self._words():
+            self._port.zero(offset, length)
+
+    def flush(self) -> None:
+        with self._words():
+            self._port.flush()
+
+    def interrupt(self) -> None:
+        self._port.interrupt()
+
+    def close(self) -> None:
+        self._port.close()
+        self._resources.close()
+
+    @contextmanager
+    def _words(self) -> Iterator[None]:
+        try:
+            yield
+        except DriverError as error:
+            said = self._what_was_said()
+            if said is None:
+                raise
+            raise said from error
+
+    def _what_was_said(self) -> Exception | None:
+        try:
+            close_old_connections()
+            return asking.what_went_wrong(self._call)
+        except DatabaseError:
+            return None
+        finally:
+            if threading.current_thread() is not threading.main_thread():
+                # A thread that copies needs a connection of its own this once only.
+                connection.close()

@@ -1,0 +1,46 @@
+"""Two hosts on one machine: two workers of two names on one database, each with storage of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from backends import services as inventory
+from backends.drivers.base import Driver, DriverContext
+from backends.drivers.options import build_options
+from backends.drivers.registry import driver_class
+from backends.models import Backend
+from migrations_app.models import WorkerHost
+from tests.acceptance.conftest import Worker, wait_until
+
+OTHER = "otherhost"
+ADDRESS = "127.0.0.1"
+
+
+def register_there(name: str, driver: str, folder: Path) -> Backend:
+    """Return a backend of the other host; its worker reports on it."""
+    folder.mkdir(exist_ok=True)
+    return inventory.register_backend(f"{OTHER}@{name}", driver, {"path": str(folder)})
+
+
+def start_other(start_worker, backend: Backend | None = None, **env: str) -> Worker:
+    """Return the other host's worker, once it runs and has reported on *backend*."""
+    worker = start_worker(
+        **{"VOLMIG_HOST": OTHER, "VOLMIG_STORAGE_ADDRESS": ADDRESS, "VOLMIG_SILENCE_SECONDS": "10", **env}
+    )
+    wait_until(lambda: WorkerHost.objects.filter(host=OTHER, pid=worker.pid).exists())
+    if backend is not None:
+        wait_until(lambda: backend.pools.exists())
+    return worker
+
+
+def driver_there(backend: Backend) -> Driver:
+    """Return the real driver of the other host's backend, as that host's worker would make it."""
+    cls = driver_class(backend.driver)
+    return cls(DriverContext(backend.address, OTHER, build_options(cls.options_class, backend.options)))
+
+
+def names_there(backend: Backend) -> set[str]:
+    """Return the names of everything that lies on the other host's backend."""
+    with driver_there(backend) as driver:
+        driver.check()
+        return {v.name for pool in backend.pools.all() for v in driver.list_volumes(pool.name)}

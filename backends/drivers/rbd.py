@@ -272,7 +272,7 @@ class RbdDriver(Driver):
                 server = stack.enter_context(
                     qemu_nbd(self._source(pool, name), is_read_only=mode is not OpenMode.WRITE)
                 )
-                if hold is not None and mode is OpenMode.WRITE:
+                if hold is not None:
                     hold.note_server()
                 return NbdPort(
                     server.uri,

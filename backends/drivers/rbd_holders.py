@@ -64,12 +64,14 @@ class ImageHold:
 
     def note_server(self) -> None:
         """
-        Count who watches the image now, a server that was just started, as part of this process.
+        Count the server that has just opened the image as part of this process.
 
-        Only for an image that is written: who else might have opened it in that moment has no business there.  A
-        server that only reads watches nothing.
+        QEMU watches what it has opened, also when it only reads, so that one new watcher is the server.  When there are
+        more, a guest among them perhaps, none is noted: what is noted may be fenced.
         """
-        self._write([watcher["addr"] for watcher in self._image.watchers_list()])
+        watchers = [watcher["addr"] for watcher in self._image.watchers_list()]
+        if len(watchers) == 2:
+            self._write(watchers)
 
     def _write(self, addresses: list[str]) -> None:
         text = json.dumps({"pid": os.getpid(), "fsid": self._cluster.fsid, "addresses": addresses})

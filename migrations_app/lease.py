@@ -159,6 +159,7 @@ class Lease:
                     owner=owner,
                     lease_expires_at=_lease_end(),
                     retry_at=None,
+                    progress_at=None,
                     # Counted as a failure until progress shows otherwise: a migration that kills its worker each
                     # time must not do so for ever.
                     failures=F("failures") + (1 if row["owner"] else 0),

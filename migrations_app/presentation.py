@@ -26,6 +26,8 @@ Verification = Literal["equal", "not verified", "moved by the storage", "not rea
 
 #: A speed that was reported longer ago says nothing about now.
 _STALE_SECONDS = 10.0
+#: Every heartbeat says that there was progress, unless the storage has not answered for this long.
+_STALLED_SECONDS = 30.0
 #: Only these phases count bytes.
 _COUNTED = frozenset({State.MOVING, State.COPYING, State.VERIFYING})
 _MOVED = frozenset({State.RETAINED, State.DONE})
@@ -93,7 +95,7 @@ def progress(migration: VolumeMigration) -> ProgressView:
     done, total = _bytes(migration, state)
     speed = _speed(migration) if done is not None and state in _COUNTED else None
     return ProgressView(
-        state_text=_state_text(migration, state),
+        state_text=_state_text(migration, state, entries),
         phase_label=_phase_label(state, entries),
         done_bytes=done,
         total_bytes=total,
@@ -105,7 +107,7 @@ def progress(migration: VolumeMigration) -> ProgressView:
     )
 
 
-def _state_text(migration: VolumeMigration, state: State) -> str:
+def _state_text(migration: VolumeMigration, state: State, entries: Sequence[JournalEntry]) -> str:
     if migration.cancel_requested_at and state in WORKING:
         return "Cancelling"
     if state is State.UNDOING and not migration.locks_volume:
@@ -117,6 +119,9 @@ def _state_text(migration: VolumeMigration, state: State) -> str:
     if migration.retry_at and state in WORKING and migration.error_code == HostAway("").code:
         host = migration.destination_pool.backend.host
         return f"{_STATE_TEXTS[state]}: waiting for the worker of host '{host}'"
+    stalled = _stalled_seconds(migration, state, entries)
+    if stalled is not None:
+        return f"{_STATE_TEXTS[state]}: the storage has not answered for {stalled:.0f} seconds"
     if migration.retry_at and state in WORKING:
         return f"{_STATE_TEXTS[state]}: waiting to try again"
     if state in WORKING and state is not State.QUEUED and not migration.owner:
@@ -124,6 +129,17 @@ def _state_text(migration: VolumeMigration, state: State) -> str:
     if state in WORKING and _has_stopped(migration):
         return f"{_STATE_TEXTS[state]}: its worker has stopped, another one will go on"
     return _STATE_TEXTS[state]
+
+
+def _stalled_seconds(
+    migration: VolumeMigration, state: State, entries: Sequence[JournalEntry]
+) -> float | None:
+    """Return for how long the storage has kept a living worker waiting; `None` when it does not."""
+    if state not in _COUNTED or migration.progress_at is None or not migration.owner:
+        return None
+    begins = [e.at for e in entries if e.kind in _BEGINS]
+    seconds = (timezone.now() - max([migration.progress_at, *begins[-1:]])).total_seconds()
+    return seconds if seconds >= _STALLED_SECONDS and not _has_stopped(migration) else None
 
 
 def _has_stopped(migration: VolumeMigration) -> bool:

@@ -18,7 +18,6 @@ from backends.drivers.errors import InUse
 from backends.drivers.ports import Port
 from backends.drivers.types import OpenMode
 from migrations_app.copying import engine
-from migrations_app.copying.gentle import be_gentle
 from migrations_app.copying.progress import Progress
 from migrations_app.copying.throttle import Throttle
 from migrations_app.draining import is_draining
@@ -48,6 +47,8 @@ class Run:
     #: Something was saved that the next slice need not do again.  A slice is not over before that: with a low
     #: bandwidth limit, or a slow disk, one segment may take longer than a slice.
     has_progressed: bool = False
+    #: Since when (`time.monotonic`) and at how many bytes done the storage has not answered.
+    _stall: tuple[float, int] | None = None
 
     @property
     def source_pool(self) -> str:
@@ -125,8 +126,15 @@ class Run:
             "phase_done_bytes": self.progress.done_bytes,
             "phase_total_bytes": self.progress.total_bytes,
             "speed_bytes_per_second": None if speed is None else int(speed),
-            "progress_at": Now(),
+            "progress_at": Now() - timedelta(seconds=self._stalled_seconds()),
         }
+
+    def _stalled_seconds(self) -> float:
+        """Return for how long the storage has not answered; 0 when it does."""
+        if self._stall is None or self.progress.done_bytes != self._stall[1]:
+            self._stall = None
+            return 0.0
+        return time.monotonic() - self._stall[0]
 
     def guards(self) -> engine.Guards:
         return engine.Guards(
@@ -135,11 +143,11 @@ class Run:
             throttle=self.throttle,
             progress=self.progress,
             checkpoint_seconds=settings.VOLMIG_CHECKPOINT_SECONDS,
-            on_thread=be_gentle if settings.VOLMIG_GENTLE else lambda: None,
             on_stall=self._on_stall,
         )
 
     def _on_stall(self, seconds: float) -> None:
+        self._stall = (time.monotonic() - seconds, self.progress.done_bytes)
         logger.warning("%s: the storage has not answered for %.0f seconds", self.migration.pk, seconds)
 
 

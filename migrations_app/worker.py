@@ -18,6 +18,7 @@ from django.db.models.functions import Now
 from backends.drivers.errors import Permanent
 from backends.models import Volume
 from migrations_app import dispatch, sentences
+from migrations_app.copying.io_priority import set_io_priority
 from migrations_app.journal import DatabaseJournal, error_code, error_text
 from migrations_app.lease import Heartbeat, Lease
 from migrations_app.models import JournalEntry, VolumeMigration
@@ -47,6 +48,7 @@ def advance(migration_id: uuid.UUID, *, slice_seconds: float | None = None) -> s
     lease = Lease.claim(migration_id)
     if lease is None:
         return "nothing to do"
+    set_io_priority(settings.VOLMIG_IO_PRIORITY)
     migration = VolumeMigration.objects.select_related(
         "source_pool__backend", "destination_pool__backend", "volume"
     ).get(pk=migration_id)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from migrations_app.copying import io_priority
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 
@@ -20,6 +22,7 @@ class Setting:
     kind: type
     unit: str
     help_text: str
+    choices: tuple[str, ...] = ()
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -97,11 +100,12 @@ SETTINGS: tuple[Setting, ...] = (
         "A worker that leaves a migration lying so long although it has a free slot is started again.",
     ),
     Setting(
-        "VOLMIG_GENTLE",
-        True,
-        bool,
+        "VOLMIG_IO_PRIORITY",
+        "low",
+        str,
         "",
-        "Copy with the lowest best-effort I/O priority, so that everything else on the host goes first.",
+        "I/O priority of migrations: low lets everything else on the host go first, idle copies only while the disk has nothing else to do, normal is like everything else.",
+        choices=io_priority.NAMES,
     ),
     Setting("VOLMIG_CHECKPOINT_SECONDS", 5, int, "seconds", "Longest time of copying that a crash can cost."),
     Setting(
@@ -166,6 +170,8 @@ def read(name: str) -> Any:
         if text.lower() in _TRUE | _FALSE:
             return text.lower() in _TRUE
         raise ValueError(f"{name}='{text}': write true or false.")
+    if setting.choices and text not in setting.choices:
+        raise ValueError(f"{name}='{text}': write one of {', '.join(setting.choices)}.")
     try:
         return setting.kind(text)
     except ValueError:

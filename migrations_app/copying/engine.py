@@ -77,8 +77,7 @@ class Guards:
 
     `check` is called between blocks: it raises to give the pass up, and returns true to stop it at a checkpoint.
     `fence` is called right before each write, from the writing thread, and raises when the right to write is gone.
-    `on_thread` is called in each copying thread when it starts.  `on_stall` is called when a block has not come back
-    for so many seconds, again and again while it lasts.
+    `on_stall` is called when a block has not come back for so many seconds, again and again while it lasts.
     """
 
     check: Callable[[], bool] = lambda: False
@@ -86,7 +85,6 @@ class Guards:
     throttle: Throttle = field(default_factory=Throttle)
     progress: Progress = field(default_factory=Progress)
     checkpoint_seconds: float = 5.0
-    on_thread: Callable[[], None] = lambda: None
     on_stall: Callable[[float], None] = lambda seconds: None
     stall_seconds: float = 30.0
 
@@ -204,7 +202,7 @@ def _run_pass(
             return _BlockResult(b"", 0, 0)
         return _process_block(block, source, writer, buffers)
 
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="copy", initializer=guards.on_thread) as pool:
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="copy") as pool:
         try:
             for item in _segments(source, first_segment):
                 if not _submit(item, guards, collector, writer, lambda block: pool.submit(work, block)):

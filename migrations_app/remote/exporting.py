@@ -24,7 +24,7 @@ from backends.drivers.errors import ConnectionLost, DriverError, NotReady
 from backends.drivers.port_server import PortServer
 from backends.drivers.ports import Port
 from backends.drivers.types import OpenMode
-from migrations_app.copying.gentle import be_gentle
+from migrations_app.copying.io_priority import set_io_priority
 from migrations_app.models import RemoteCall
 from migrations_app.remote.rights import RemoteFence
 from migrations_app.remote.values import pack_error
@@ -60,14 +60,13 @@ class _Export:
             )
         key, mode = secrets.unseal(call.secret)["key"], OpenMode(arguments["mode"])
         self._fence.renew()
+        set_io_priority(settings.VOLMIG_IO_PRIORITY)
         with ExitStack() as opened:
             driver = opened.enter_context(inventory.make_driver(call.backend))
             port = opened.enter_context(driver.open(arguments["pool"], arguments["name"], mode))
             path = str(opened.enter_context(tls_front.private_folder()) / "socket")
             listener = opened.enter_context(tls_front.listen(settings.VOLMIG_STORAGE_ADDRESS))
             front = opened.enter_context(tls_front.tls_front(path, listener, key))
-            if settings.VOLMIG_GENTLE:
-                be_gentle()
             server = PortServer(port, path, mode, fence=self._fence.check, on_error=self._note)
             # Closed before everything else: from then on nothing reaches the port.
             opened.callback(server.close)

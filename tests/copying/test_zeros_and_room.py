@@ -6,7 +6,6 @@ import itertools
 import os
 import random
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -18,7 +17,6 @@ from hypothesis import strategies as st
 from backends.drivers.errors import ConnectionLost
 from backends.drivers.local_file_port import LocalFilePort
 from backends.drivers.types import KIB, MIB, OpenMode
-from migrations_app.copying import engine
 from migrations_app.copying.buffers import Buffers, data_runs
 from migrations_app.saga.step import CancelRequested
 from tests.copying.ports import Layout, MemoryPort, copy, small_blocks
@@ -170,37 +168,3 @@ def test_stop_that_comes_while_waiting_is_not_forgotten():
     with small_blocks():
         result, _ = copy(source, MemoryPort(bytes(600_000)), check=check)
     assert not result.is_complete
-
-
-# -- being gentle -------------------------------------------------------------------------------------------------
-
-
-def test_copying_threads_have_the_lowest_priority_and_no_other():
-    code = (
-        "import threading, ctypes\n"
-        "from migrations_app.copying.gentle import be_gentle\n"
-        "get = lambda: ctypes.CDLL(None).syscall(252, 1, 0)\n"
-        "seen = []\n"
-        "t = threading.Thread(target=lambda: (be_gentle(), seen.append(get())))\n"
-        "t.start(); t.join()\n"
-        "print(seen[0] >> 13, seen[0] & 7, get() & 7 == 7)\n"
-    )
-    if os.uname().machine != "x86_64":
-        pytest.skip("the number of ioprio_get is that of x86_64")
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout.split() == ["2", "7", "False"]
-
-
-def test_every_copying_thread_is_told():
-    layout = Layout((("data", 400_000),))
-    seen = set()
-    with small_blocks():
-        copy(
-            MemoryPort(layout.content()),
-            MemoryPort(bytes(400_000)),
-            on_thread=lambda: seen.add(threading.get_ident()),
-        )
-    assert 1 <= len(seen) <= engine.THREADS
-    assert threading.get_ident() not in seen

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from migrations_app.copying import io_priority
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -105,7 +104,7 @@ SETTINGS: tuple[Setting, ...] = (
         str,
         "",
         "I/O priority of migrations: low lets everything else on the host go first, idle copies only while the disk has nothing else to do, normal is like everything else.",
-        choices=io_priority.NAMES,
+        choices=("normal", "low", "idle"),
     ),
     Setting("VOLMIG_CHECKPOINT_SECONDS", 5, int, "seconds", "Longest time of copying that a crash can cost."),
     Setting(

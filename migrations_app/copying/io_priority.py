@@ -12,15 +12,13 @@ _WHO_PROCESS = 1
 _CLASS_SHIFT = 13
 #: Class and level.  "low" is the lowest best-effort priority.
 _PRIORITIES = {"low": 2 << _CLASS_SHIFT | 7, "idle": 3 << _CLASS_SHIFT}
-#: What `set_io_priority` takes.
-NAMES = ("normal", *_PRIORITIES)
 
 
 def set_io_priority(name: str) -> None:
     """
-    Give the calling thread, and what it starts from now on, the I/O priority *name*, one of `NAMES`.
+    Give the calling thread, and what it starts from now on, the I/O priority *name*.
 
-    "normal" changes nothing.  With "idle" a busy disk stops the migration for as long as it is busy.  I/O schedulers
+    Any name but "low" and "idle" changes nothing.  With "idle" a busy disk stops the migration for as long as it is busy.  I/O schedulers
     that know no priorities (`none`, `mq-deadline` in parts) ignore it; where the call does not exist nothing happens.
 
     Safe to repeat: yes.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from backends import services as inventory
 from backends.drivers.base import Driver, DriverContext
 from backends.drivers.options import build_options
 from backends.drivers.registry import driver_class
-from backends.models import Backend
+from backends.drivers.types import MIB, OpenMode
+from backends.models import Backend, Volume
 from migrations_app.models import WorkerHost
 from tests.acceptance.conftest import Worker, wait_until
 
@@ -44,3 +46,18 @@ def names_there(backend: Backend) -> set[str]:
     with driver_there(backend) as driver:
         driver.check()
         return {v.name for pool in backend.pools.all() for v in driver.list_volumes(pool.name)}
+
+
+def digest_there(volume: Volume) -> str:
+    """Return the digest of a volume that lies on the other host."""
+    volume.refresh_from_db()
+    result = hashlib.sha256()
+    with driver_there(volume.pool.backend) as driver:
+        driver.check()
+        with driver.open(volume.pool.name, volume.object_name, OpenMode.VERIFY) as port:
+            buffer = memoryview(bytearray(MIB))
+            for offset in range(0, port.size_bytes, MIB):
+                part = buffer[: min(MIB, port.size_bytes - offset)]
+                port.read_into(offset, part)
+                result.update(part)
+    return result.hexdigest()

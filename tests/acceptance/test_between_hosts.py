@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 
 import pytest
 
-from backends.drivers.types import MIB, OpenMode
+from backends.drivers.types import MIB
 from migrations_app import services
 from migrations_app.models import RemoteCall
 from migrations_app.services import Options
 from migrations_app.states import State
 from tests.acceptance.conftest import wait_for_end
-from tests.acceptance.hosts import driver_there, names_there, register_there, start_other
+from tests.acceptance.hosts import digest_there, names_there, register_there, start_other
 from tests.conftest import digest, object_path
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True)]
-
-
-def digest_there(volume) -> str:
-    """Return the digest of a volume that lies on the other host."""
-    volume.refresh_from_db()
-    result = hashlib.sha256()
-    with driver_there(volume.pool.backend) as driver:
-        driver.check()
-        with driver.open(volume.pool.name, volume.object_name, OpenMode.VERIFY) as port:
-            buffer = memoryview(bytearray(MIB))
-            for offset in range(0, port.size_bytes, MIB):
-                part = buffer[: min(MIB, port.size_bytes - offset)]
-                port.read_into(offset, part)
-                result.update(part)
-    return result.hexdigest()
 
 
 @pytest.mark.parametrize("driver", ["directory", "qcow2"])

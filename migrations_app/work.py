@@ -18,6 +18,7 @@ from backends.drivers.errors import InUse
 from backends.drivers.ports import Port
 from backends.drivers.types import OpenMode
 from migrations_app.copying import engine
+from migrations_app.copying.io_limit import limit_disk
 from migrations_app.copying.progress import Progress
 from migrations_app.copying.throttle import Throttle
 from migrations_app.draining import is_draining
@@ -83,12 +84,14 @@ class Run:
     def open_source(self, driver: Driver) -> Port:
         """Return the source, opened so that nobody else can write to it."""
         pool, name = self.source_pool, self.source_name
-        return unless_held(self, driver, pool, name, lambda: driver.open(pool, name, OpenMode.SOURCE))
+        return _limited(
+            unless_held(self, driver, pool, name, lambda: driver.open(pool, name, OpenMode.SOURCE))
+        )
 
     def open_destination(self, driver: Driver, mode: OpenMode) -> Port:
         """Return the destination, opened to be written or to be read back."""
         pool, name = self.destination_pool, self.destination_name
-        return unless_held(self, driver, pool, name, lambda: driver.open(pool, name, mode))
+        return _limited(unless_held(self, driver, pool, name, lambda: driver.open(pool, name, mode)))
 
     def check(self, *, is_cancellable: bool = True) -> None:
         """Raise when the work must stop here: lease lost, cancelled, slice over."""
@@ -149,6 +152,14 @@ class Run:
     def _on_stall(self, seconds: float) -> None:
         self._stall = (time.monotonic() - seconds, self.progress.done_bytes)
         logger.warning("%s: the storage has not answered for %.0f seconds", self.migration.pk, seconds)
+
+
+def _limited(port: Port) -> Port:
+    """Return the port; the kernel keeps the worker to the limit of its disk, if one was set."""
+    limit = settings.VOLMIG_IO_MAX_BYTES_PER_SECOND
+    if limit and port.device is not None and (why := limit_disk(port.device, limit)):
+        logger.warning("VOLMIG_IO_MAX_BYTES_PER_SECOND has no effect: %s", why)
+    return port
 
 
 def unless_held(run: Run, driver: Driver, pool: str, name: str, action: Callable[[], _T]) -> _T:

@@ -105,6 +105,13 @@ SETTINGS: tuple[Setting, ...] = (
         "I/O priority of migrations: low lets everything else on the host go first, idle copies only while the disk has nothing else to do, normal is like everything else.",
         choices=("normal", "low", "idle"),
     ),
+    Setting(
+        "VOLMIG_IO_MAX_BYTES_PER_SECOND",
+        0,
+        int,
+        "bytes per second",
+        "Most that this host's worker may read from, and write to, one local disk; 0 means no limit. The kernel keeps it, where the worker may write its own cgroup v2 (systemd: Delegate=io).",
+    ),
     Setting("VOLMIG_CHECKPOINT_SECONDS", 5, int, "seconds", "Longest time of copying that a crash can cost."),
     Setting(
         "VOLMIG_MAX_ATTEMPTS",

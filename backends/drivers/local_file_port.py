@@ -98,12 +98,14 @@ class LocalFilePort(Port):
             # Source: open(2), O_EXCL without O_CREAT.
             flags |= os.O_EXCL
         self._fd = os.open(path, flags, dir_fd=directory_fd)
-        kind = os.fstat(self._fd).st_mode
+        found = os.fstat(self._fd)
+        kind = found.st_mode
         if not (stat.S_ISREG(kind) or stat.S_ISBLK(kind)):
             raise Unsupported(
                 f"{self.path} is neither a regular file nor a block device.", **self._error_fields("open")
             )
         self._is_block_device = stat.S_ISBLK(kind)
+        self.device = found.st_rdev if self._is_block_device else found.st_dev
         if self.is_exclusive:
             self._take_locks()
         # Only now: who held the lock before may have changed the size.

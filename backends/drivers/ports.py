@@ -52,6 +52,8 @@ class Port(abc.ABC):
     is_exclusive: bool = False
     #: `zero` keeps the room of what it zeroes: the volume was made with all its room, and is to stay so.
     keeps_allocation: bool = False
+    #: Number of the local disk, or part of a disk, that is read and written by this process; `None` for none.
+    device: int | None = None
 
     @abc.abstractmethod
     def extents(self, offset: int, length: int) -> Iterator[Extent]:

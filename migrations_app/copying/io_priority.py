@@ -18,8 +18,8 @@ def set_io_priority(name: str) -> None:
     """
     Give the calling thread, and what it starts from now on, the I/O priority *name*.
 
-    Any name but "low" and "idle" changes nothing.  With "idle" a busy disk stops the migration for as long as it is busy.  I/O schedulers
-    that know no priorities (`none`, `mq-deadline` in parts) ignore it; where the call does not exist nothing happens.
+    Any name but "low" and "idle" changes nothing.  With "idle" a busy disk stops the migration for as long as it is
+    busy.  I/O schedulers that know no priorities (`none`) ignore it; where the call does not exist nothing happens.
 
     Safe to repeat: yes.
     """

@@ -54,3 +54,14 @@ def test_no_stall_is_told_of_the_time_before_a_worker_went_on(work):
     assert Lease.claim(work.migration.pk) is not None
     migration = VolumeMigration.objects.get(pk=work.migration.pk)
     assert presentation.progress(migration).state_text == "Copying"
+
+
+def test_disk_of_an_opened_volume_is_limited_and_told_why_not(work, settings, caplog, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "migrations_app.work.limit_disk", lambda device, limit: seen.append((device, limit)) or "no cgroup v2"
+    )
+    settings.VOLMIG_IO_MAX_BYTES_PER_SECOND = 5_000_000
+    with work.source() as driver, work.open_source(driver) as port:
+        assert seen == [(port.device, 5_000_000)]
+    assert "VOLMIG_IO_MAX_BYTES_PER_SECOND has no effect: no cgroup v2" in caplog.text

@@ -20,7 +20,8 @@ VM_PACKAGES := qemu-utils qemu-system-x86 seabios busybox-static kmod lvm2 thin-
 	e2fsprogs xfsprogs nbdkit python3-libnbd nfs-kernel-server
 
 STORAGE_TESTS := tests/conformance/test_rbd.py tests/conformance/test_iscsi.py tests/integration/test_matrix.py \
-	tests/integration/test_rbd_moves.py tests/acceptance/test_killed_between_storages.py
+	tests/integration/test_rbd_moves.py tests/acceptance/test_killed_between_storages.py \
+	tests/integration/test_storage_hangs.py
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev system-packages system-packages-demo demo test test-storage test-faults test-vm lint format lock clean
@@ -59,7 +60,7 @@ test: ## Run the tests: on SQLite, on PostgreSQL, with real workers, file system
 test-storage: ## Test Ceph, iSCSI and every way from one kind of storage to another.
 	@sh tools/system-packages.sh $(STORAGE_PACKAGES) || [ -z "$$VOLMIG_REQUIRE" ]
 	@$(MAKE) --no-print-directory install-dev
-	$(BIN)/python -m pytest -q $(STORAGE_TESTS)
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile $(STORAGE_TESTS)
 
 test-faults: install-dev ## The whole fault matrix on both databases: every boundary, every fault.
 	VOLMIG_FAULTS=all $(BIN)/python -m pytest -q tests/saga tests/integration/test_faults.py

@@ -16,6 +16,7 @@ from backends.drivers.errors import (
     NotFound,
     NotPermitted,
     NotReady,
+    TimedOut,
     Unsupported,
 )
 from backends.drivers.nbd_port import NbdPort
@@ -31,7 +32,7 @@ _PORTAL = re.compile(r"([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?")
 # RFC 3721 and 3722: iqn., eui. and naa. names.
 _IQN = re.compile(r"(iqn|eui|naa)\.[A-Za-z0-9.:-]{1,219}")
 # libiscsi tries to connect for ever.
-_TOOL_SECONDS = 20.0
+_TOOL_SECONDS = 15.0
 
 # What libiscsi and QEMU say, and what it means.  The first that fits counts.
 _MEANINGS: tuple[tuple[type[DriverError], str], ...] = (
@@ -160,13 +161,20 @@ class IscsiDriver(Driver):
         return int(match[1])
 
     def _tool(self, operation: str, volume: str, *command: str) -> str:
-        finished = run_command(
-            command,
-            timeout_seconds=_TOOL_SECONDS,
-            package="libiscsi-bin",
-            environment=self._secret,
-            **self._fields(operation, volume),
-        )
+        try:
+            finished = run_command(
+                command,
+                timeout_seconds=_TOOL_SECONDS,
+                package="libiscsi-bin",
+                environment=self._secret,
+                **self._fields(operation, volume),
+            )
+        except TimedOut as error:
+            raise TimedOut(
+                f"The portal {self._portal} has not answered `{command[0]}` within {_TOOL_SECONDS:.0f} seconds.",
+                remedy="The step is tried again by itself. Check the target, and the network to it.",
+                **self._fields(operation, volume),
+            ) from error
         if finished.status:
             raise self._error(f"`{command[0]}`", finished.said, operation, volume)
         return finished.stdout

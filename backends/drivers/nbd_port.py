@@ -79,7 +79,7 @@ class NbdPort(Port):
         reads_zero_when_new: bool = False,
         is_exclusive: bool = False,
         connections: int = CONNECTIONS,
-        stall_seconds: float = STALL_SECONDS,
+        stall_seconds: float | None = None,
         prepare: Callable[[Any], None] = lambda handle: None,
     ) -> None:
         self._nbd = load_libnbd()
@@ -91,7 +91,7 @@ class NbdPort(Port):
         self._prepare = prepare
         self._backend = backend
         self._volume = volume
-        self._stall_seconds = stall_seconds
+        self._stall_seconds = STALL_SECONDS if stall_seconds is None else stall_seconds
         self._error: DriverError | None = None
         self._is_interrupted = False
         self._edge_lock = threading.Lock()

@@ -19,17 +19,34 @@ from pathlib import Path
 _SURELY_LEFT_SECONDS = 60.0
 
 
+class PrivateDirectory:
+    """A new directory, locked from now on."""
+
+    def __init__(self, prefix: str) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix=prefix))
+        self._fd: int | None = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+
+    def leave(self) -> None:
+        """Leave it as if this process had been killed.  Safe to repeat: yes."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
+
+    def remove(self) -> None:
+        """Safe to repeat: yes."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.leave()
+
+
 @contextmanager
 def private_directory(prefix: str) -> Iterator[Path]:
     """Yield a new directory, locked while it is in use, removed at the end."""
-    path = Path(tempfile.mkdtemp(prefix=prefix))
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    directory = PrivateDirectory(prefix)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield path
+        yield directory.path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
-        os.close(fd)
+        directory.remove()
 
 
 def private_directories(prefix: str) -> Iterator[tuple[Path, bool]]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.drivers.errors import DriverError
-from backends.drivers.private_directory import private_directories, private_directory, sweep
+from backends.drivers.private_directory import PrivateDirectory, private_directories, sweep
 from backends.drivers.rbd_cluster import Cluster
 from backends.drivers.types import Usage
 
@@ -28,6 +28,7 @@ _NOTE = "holder"
 _OLD_SECONDS = 3600.0
 #: A cluster that does not answer keeps a connection from being closed; whoever gives the volume back need not wait.
 _CLOSE_SECONDS = 2.0
+# Dead clients are forgotten a moment after they were fenced.
 _FORGET_SECONDS = 3.0
 
 
@@ -50,13 +51,16 @@ class ImageHold:
 
     def __init__(self, cluster: Cluster, pool: str, name: str) -> None:
         self._cluster = cluster
+        self._addresses: list[str] = []
         self._resources = ExitStack()
         self._resources.callback(cluster.close)
+        sweep(_PREFIX, _OLD_SECONDS)
+        self._directory = PrivateDirectory(_PREFIX)
         with ExitStack() as until_it_works:
             until_it_works.callback(self.close)
-            sweep(_PREFIX, _OLD_SECONDS)
-            self._note = self._resources.enter_context(private_directory(_PREFIX)) / _NOTE
             self._image = self._resources.enter_context(cluster.image(pool, name, "open", is_read_only=False))
+            # Before the image is closed.
+            self._resources.callback(self._fence_server)
             own = cluster.handle.get_instance_id()
             self._write([w["addr"] for w in self._image.watchers_list() if w["id"] == own])
             self.users = users_of(cluster, self._image, is_fencing=True)
@@ -74,21 +78,34 @@ class ImageHold:
             self._write(watchers)
 
     def _write(self, addresses: list[str]) -> None:
+        self._addresses = addresses
+        note = self._directory.path / _NOTE
         text = json.dumps({"pid": os.getpid(), "fsid": self._cluster.fsid, "addresses": addresses})
-        beside = self._note.with_suffix(".new")
+        beside = note.with_suffix(".new")
         beside.write_text(text)
-        beside.replace(self._note)
+        beside.replace(note)
+
+    def _fence_server(self) -> None:
+        """The server has ended by now; one that had to be killed has left its watch behind."""
+        fence_watchers(self._cluster, self._image, self._addresses)
 
     def close(self) -> None:
-        """Let the image go, in a thread when the cluster does not answer."""
+        """
+        Let the image go.  Safe to repeat: yes.
+
+        Where the cluster does not answer it is only left, as if this process had been killed: the note stays, and the
+        next one fences what is left.
+        """
 
         def close() -> None:
-            with suppress(DriverError):
+            with suppress(DriverError, self._cluster.rbd.Error):
                 self._resources.close()
+                self._directory.remove()
 
         thread = threading.Thread(target=close, name="let the image go", daemon=True)
         thread.start()
         thread.join(_CLOSE_SECONDS)
+        self._directory.leave()
 
 
 def holders(fsid: str) -> Iterator[Holder]:

@@ -17,7 +17,7 @@ STORAGE_PACKAGES := qemu-utils qemu-block-extra python3-libnbd tgt libiscsi-bin 
 	ceph-mon ceph-osd ceph-common python3-rados python3-rbd
 # And by `make test-vm`, which fetches the guest's kernel besides:
 VM_PACKAGES := qemu-utils qemu-system-x86 seabios busybox-static kmod lvm2 thin-provisioning-tools \
-	e2fsprogs xfsprogs nbdkit python3-libnbd nfs-kernel-server
+	e2fsprogs xfsprogs nbdkit python3-libnbd nfs-kernel-server rpcbind
 
 STORAGE_TESTS := tests/conformance/test_rbd.py tests/conformance/test_iscsi.py tests/integration/test_matrix.py \
 	tests/integration/test_rbd_moves.py tests/acceptance/test_killed_between_storages.py \
@@ -66,9 +66,10 @@ test-faults: install-dev ## The whole fault matrix on both databases: every boun
 	VOLMIG_FAULTS=all $(BIN)/python -m pytest -q tests/saga tests/integration/test_faults.py
 	VOLMIG_FAULTS=all VOLMIG_TEST_DATABASE=postgresql $(BIN)/python -m pytest -q tests/integration/test_faults.py
 
-test-vm: ## Test logical volumes on real devices, in a virtual machine (as root; skipped where there is none).
+test-vm: ## Test logical volumes and NFS in virtual machines (as root; skipped where there are none).
 	@sh tools/system-packages.sh $(VM_PACKAGES) || [ -z "$$VOLMIG_REQUIRE" ]
 	@$(MAKE) --no-print-directory install-dev
+	@$(BIN)/python -m compileall -q backends migrations_app volmig_site tests
 	@$(BIN)/python -m tests.vm
 
 lint: install-dev

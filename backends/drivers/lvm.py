@@ -41,6 +41,8 @@ from backends.drivers.types import (
 _LVM_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _WIPES = ("none", "zero")
 _WIPE_STEP = 256 * MIB
+#: Why LVM declines to move between two pools of one host: the generic copy does it as well.
+DEVICE_TO_DEVICE = "Copied device to device on this host."
 
 
 @dataclass(frozen=True)
@@ -363,7 +365,7 @@ class LvmDriver(Driver):
             return Declined(
                 f"The volume groups are on two hosts, {source.get('host')} and {destination.get('host')}."
             )
-        return Declined("Copied device to device on this host.")
+        return Declined(DEVICE_TO_DEVICE)
 
     def _start_move(
         self, pool: str, name: str, destination: Mapping[str, Any], destination_pool: str, new_name: str

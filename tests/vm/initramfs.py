@@ -70,7 +70,12 @@ def get_kernel(cache: Path) -> Kernel:
         fcntl.flock(lock, fcntl.LOCK_EX)
         folder = cache / _FLAVOUR
         if not (folder / "ready").exists():
-            _fetch_kernel(folder)
+            try:
+                _fetch_kernel(folder)
+            except NoMachine:
+                # The package lists may be missing, or name a kernel that is not to be had any more.
+                run("apt-get", "-q", "update")
+                _fetch_kernel(folder)
         (release,) = os.listdir(folder / "lib/modules")
         return Kernel(folder, release)
 
@@ -81,7 +86,7 @@ def _fetch_kernel(folder: Path) -> None:
     depends = run("apt-cache", "depends", f"linux-image-{_FLAVOUR}")
     found = re.search(r"Depends: (linux-image-\d\S*)", depends)
     if found is None:
-        raise NoMachine(f"`apt-cache depends linux-image-{_FLAVOUR}` names no kernel (apt-get update?)")
+        raise NoMachine(f"`apt-cache depends linux-image-{_FLAVOUR}` names no kernel")
     run("apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", found[1], cwd=folder)
     (package,) = folder.glob("*.deb")
     run("dpkg", "-x", package, folder)

@@ -11,26 +11,38 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from tests.vm.initramfs import NoMachine, get_kernel, tool, write_initramfs
 
 CACHE = Path(os.environ.get("VOLMIG_VM_CACHE", "/var/cache/volmig-vm"))
 _KERNEL_LINE = (
-    "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nokaslr random.trust_cpu=on no_timer_check "
+    "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nokaslr norandmaps random.trust_cpu=on no_timer_check "
     "tsc=reliable audit=0 selinux=0 apparmor=0 rcupdate.rcu_expedited=1 cryptomgr.notests init_on_alloc=0 rodata=off"
 )
 # In Debian 12 a part of QEMU, later a package of its own.
 _VIRTIOFSD = ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd")
 
 
+# What lies on the disks: no zeros anywhere, so that nothing looks right by chance.
+_JUNK = b"old data of another volume! " * 40_000
+
+
 def run_in_guest(
-    command: str, *, disks: Sequence[int], memory_mib: int = 1536, cpus: int = 2, limit_seconds: int
+    command: str,
+    *,
+    disks: Sequence[int],
+    limit_seconds: int,
+    output: BinaryIO | None = None,
+    memory_mib: int = 1280,
+    cpus: int = 1,
 ) -> int:
     """
-    Run the line *command* as root in the guest, in this directory, with its output to ours; return its status.
+    Run the line *command* as root in the guest, in this directory, with its output to *output*; return its status.
 
     Args:
-        disks: Sizes in bytes of empty disks: /dev/vda, /dev/vdb, …
+        disks: Sizes in bytes of disks full of old data: /dev/vda, /dev/vdb, …
+        output: This process's own, if not given.
 
     Raises:
         NoMachine: There is no machine, or it did not come to the end of the command in time.
@@ -56,7 +68,7 @@ def run_in_guest(
         for number, size in enumerate(disks):
             arguments += _disk(folder / f"disk{number}", number, size)
         with _shared_root(folder):
-            return _boot(arguments, folder, limit_seconds)
+            return _boot(arguments, folder, limit_seconds, output or sys.stdout.buffer)
 
 
 def _arguments(folder: Path, memory_mib: int, cpus: int) -> list[str]:
@@ -82,7 +94,8 @@ def _arguments(folder: Path, memory_mib: int, cpus: int) -> list[str]:
 
 def _disk(path: Path, number: int, size_bytes: int) -> list[str]:
     with path.open("wb") as file:
-        file.truncate(size_bytes)
+        while (missing := size_bytes - file.tell()) > 0:
+            file.write(_JUNK[:missing])
     drive = f"if=none,id=d{number},file={path},format=raw,cache=unsafe,discard=unmap"
     return ["-drive", drive, "-device", f"virtio-blk-pci,drive=d{number},serial=disk{number}"]
 
@@ -120,10 +133,10 @@ def _shared_root(folder: Path) -> Iterator[None]:
         process.wait(10)
 
 
-def _boot(arguments: Sequence[str], folder: Path, limit_seconds: int) -> int:
+def _boot(arguments: Sequence[str], folder: Path, limit_seconds: int, output: BinaryIO) -> int:
     # A pipe, because QEMU's chardev needs a file that it can open again by name.
     with subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as machine:
-        relay = threading.Thread(target=_relay, args=(machine,), daemon=True)
+        relay = threading.Thread(target=_relay, args=(machine, output), daemon=True)
         relay.start()
         try:
             machine.wait(limit_seconds)
@@ -137,8 +150,8 @@ def _boot(arguments: Sequence[str], folder: Path, limit_seconds: int) -> int:
     raise NoMachine(f"the machine ended early: {(folder / 'console').read_text(errors='replace')[-1500:]}")
 
 
-def _relay(machine: subprocess.Popen[bytes]) -> None:
+def _relay(machine: subprocess.Popen[bytes], output: BinaryIO) -> None:
     assert machine.stdout is not None, "it was asked for"
     while piece := os.read(machine.stdout.fileno(), 65536):
-        sys.stdout.buffer.write(piece.replace(b"\r\n", b"\n"))
-        sys.stdout.buffer.flush()
+        output.write(piece.replace(b"\r\n", b"\n"))
+        output.flush()

@@ -14,11 +14,13 @@ from django.db import connection
 from backends.drivers.errors import InUse, NotReady
 from backends.drivers.types import MIB, OpenMode
 from migrations_app import services
+from migrations_app.copying.digests import SEGMENT_BYTES
 from migrations_app.models import VolumeMigration
 from migrations_app.services import Options
 from migrations_app.states import State
 from tests import moving
-from tests.vm_guest.conftest import SPARE_DISK, Place, sh
+from tests.vm_guest.conftest import SPARE_DISK, Place
+from tests.vm_guest.shell import sh
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -82,15 +84,10 @@ def test_thin_pool_without_room_for_metadata_says_so(small, tmp_path, run_to_end
     migration = services.request_migration(volume, "testhost@small", moving.ACTOR, Options())
     sh("lvcreate", "-q", "--yes", "--virtualsize", "4M", "--name", "other", "--thin", "vg-small/thin")
     # Each thin device takes a block of metadata, mapped or not; the pool's own numbers stay below these.
-    for number in range(100_000, 102_000):
-        done = subprocess.run(
-            ["dmsetup", "message", "vg--small-thin-tpool", "0", f"create_thin {number}"],
-            capture_output=True,
-            timeout=20,
-        )
-        if done.returncode:
-            break
-    assert done.returncode, "the metadata never got full"
+    fill = (
+        'n=100000; while dmsetup message vg--small-thin-tpool 0 "create_thin $n"; do n=$((n + 1)); done 2>&1'
+    )
+    assert "message" in sh("sh", "-c", fill, seconds=120)
     migration = run_to_end(migration)
     assert migration.state in (State.FAILED, State.NEEDS_OPERATOR)
     assert "thin" in migration.error_text
@@ -131,7 +128,7 @@ def test_bad_blocks_of_the_destination_fail_the_migration_and_not_the_source(tmp
 
 @pytest.mark.parametrize("kind", ["thick", "thin"])
 def test_killed_worker_is_replaced_and_the_copy_goes_on(kind, volume_groups, tmp_path, run_to_end):
-    volume = random_volume(tmp_path, 144 * MIB)
+    volume = random_volume(tmp_path, SEGMENT_BYTES + 24 * MIB)
     before = moving.digest_of(volume)
     place = Place(volume_groups[0], kind == "thin")
     moving.register("lvm", "lvm", place.options)

@@ -109,7 +109,7 @@ def test_storage_that_often_goes_away_but_lets_the_copy_get_on_is_no_failure(vol
 def test_migration_that_kills_its_worker_in_each_step_ends(volume, actor, monkeypatch, name):
     before = digest(object_path(volume))
 
-    def die(run: Run) -> None:
+    def die(run: Run, *seen: object) -> None:
         raise Killed
 
     mine = tuple(dataclasses.replace(s, do=die) if s.name == name else s for s in STEPS)

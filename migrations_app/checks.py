@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import Error, register
+from django.core.checks import CheckMessage, Error, register
+from django.core.checks import Warning as CheckWarning
 
 
 @register()
@@ -52,3 +54,28 @@ def queue_settings(app_configs: Any, **kwargs: Any) -> list[Error]:
             )
         )
     return problems
+
+
+@register()
+def storage_address(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Return what is wrong with the address on which volumes are served to other hosts."""
+    address = settings.VOLMIG_STORAGE_ADDRESS
+    if not address:
+        return []
+    if address in ("0.0.0.0", "::", "*"):  # noqa: S104
+        return [
+            Error(
+                f"VOLMIG_STORAGE_ADDRESS ({address}) must be one address of this host.",
+                hint="Other hosts connect to it, and volumes are served on the storage network only.",
+                id="volmig.E006",
+            )
+        ]
+    missing = [tool for tool in ("nbdkit", "setpriv") if shutil.which(tool) is None]
+    return [
+        CheckWarning(
+            f"VOLMIG_STORAGE_ADDRESS is set, but the tool '{tool}' is not on this host.",
+            hint="Without it no volume can come from another host. On Debian: apt-get install nbdkit util-linux",
+            id="volmig.W007",
+        )
+        for tool in missing
+    ]

@@ -62,11 +62,11 @@ def ask(
         DriverError: What the driver there says, with its words.
         LeaseLost: The migration is worked on by somebody else.
     """
+    if not hosts.is_alive(backend.host):
+        raise _away(backend, hosts.absence_text(backend.host))
     if connection.in_atomic_block:
         # The other host would not see the row, and on SQLite could not answer.
         raise RuntimeError(f"'{operation}' was asked of another host inside a transaction.")
-    if not hosts.is_alive(backend.host):
-        raise _away(backend, hosts.absence_text(backend.host))
     call = RemoteCall.objects.create(
         host=backend.host,
         backend=backend,

@@ -14,12 +14,12 @@ from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
-from backends import services as inventory
 from backends.drivers.errors import DriverError
 from backends.models import Volume
 from migrations_app import dispatch
 from migrations_app.errors import NotNow
 from migrations_app.models import JournalEntry, VolumeMigration
+from migrations_app.remote.driver import driver_for
 from migrations_app.services.actors import Actor, note, reload
 from migrations_app.services.asking import Options
 from migrations_app.services.requesting import request_migration
@@ -167,9 +167,9 @@ def _changed_since_switch(migration: VolumeMigration) -> str:
     entry = migration.journal.filter(step=_SWITCH, kind=_Kind.DONE).last()
     before = entry.output.get("changed", "") if entry else ""
     backend = migration.destination_pool.backend
-    if before and inventory.is_local(backend):
+    if before:
         try:
-            with inventory.make_driver(backend) as driver:
+            with driver_for(backend) as driver:
                 now = driver.describe(migration.destination_pool.name, migration.destination_object_name)
         except DriverError as error:
             return f"The storage of the volume could not be asked whether it was written to: {error}."

@@ -24,6 +24,7 @@ from backends.models import Backend, Pool, Volume
 from migrations_app import dispatch
 from migrations_app.lease import is_dead
 from migrations_app.models import VolumeMigration
+from migrations_app.remote.driver import driver_for
 from migrations_app.scheduler.human import bytes_text
 from migrations_app.states import ENDED, WORKING, State
 
@@ -320,10 +321,11 @@ def _taken_from(pool: Pool, name: str) -> VolumeMigration | None:
 
 def _is_whole(volume: Volume | None) -> bool:
     """Tell whether the volume lies where its record says, so that something else is not its only copy."""
-    if volume is None or not inventory.is_local(volume.pool.backend):
+    if volume is None:
         return False
     try:
-        with inventory.make_driver(volume.pool.backend) as driver:
+        # It may have moved to another host, whose worker is then asked.
+        with driver_for(volume.pool.backend) as driver:
             driver.check()
             return driver.describe(volume.pool.name, volume.object_name).size_bytes == volume.size_bytes
     except DriverError:

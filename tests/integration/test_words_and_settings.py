@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from migrations_app import sentences
-from migrations_app.checks import queue_settings
+from migrations_app.checks import queue_settings, storage_address
 from migrations_app.models import VolumeMigration
 from migrations_app.services import Options, request_migration
 from migrations_app.states import (
@@ -163,3 +163,18 @@ def _require_one_problem(number: int) -> None:
     assert problem.id == f"volmig.E00{number}"
     assert problem.hint
     assert problem.msg.endswith(".")
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::"])
+def test_volumes_are_not_served_on_every_address(settings, address):
+    settings.VOLMIG_STORAGE_ADDRESS = address
+    (problem,) = storage_address(None)
+    assert problem.id == "volmig.E006"
+    assert "storage network" in problem.hint
+
+
+def test_a_missing_tool_for_serving_volumes_is_told(settings, monkeypatch):
+    settings.VOLMIG_STORAGE_ADDRESS = "192.0.2.1"
+    monkeypatch.setattr("migrations_app.checks.shutil.which", lambda tool: None)
+    assert [p.id for p in storage_address(None)] == ["volmig.W007", "volmig.W007"]
+    assert "apt-get install nbdkit" in storage_address(None)[0].hint

@@ -36,7 +36,7 @@ MIB = 1 << 20
 GIB = 1 << 30
 
 DATA = tuple(data_sets.MAKERS)
-PLACES = ("here", "xfs", "btrfs", "nbd")
+PLACES = ("here", "ext4", "xfs", "btrfs", "nbd")
 TOOLS = ("volmig", "dd", "dd-sparse", "qemu-img", "nbdcopy", "cp", "volmig+verify", "dd+cmp")
 #: What the copying of a whole volume is compared with; the others are compared with `dd+cmp`.
 PEERS = ("dd", "dd-sparse", "qemu-img", "nbdcopy", "cp")
@@ -127,7 +127,7 @@ def _place(place: str, arguments: argparse.Namespace) -> Iterator[Path]:
         mount_point.mkdir()
         with image.open("wb") as file:
             file.truncate(2 * arguments.size + 2 * GIB)
-        _call(f"mkfs.{place}", "-q", str(image))
+        _call(f"mkfs.{place}", "-q", *(["-F"] if place == "ext4" else []), str(image))
         device = _call("losetup", "--find", "--show", "--direct-io=on", str(image)).strip()
         stack.callback(_call, "losetup", "--detach", device)
         _call("mount", device, str(mount_point))

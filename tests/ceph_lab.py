@@ -105,7 +105,8 @@ class CephLab:
             (self.folder / name).mkdir()
         address = f"[v2:127.0.0.1:{port}]"
         self._run("monmaptool", "--create", "--clobber", "--addv", "a", address, "--fsid", fsid, "monmap")
-        self._run("ceph-mon", "-i", "a", "--mkfs", "--monmap", "monmap")
+        keys = self._make_keys() if has_keys else ()
+        self._run("ceph-mon", "-i", "a", "--mkfs", "--monmap", "monmap", *keys)
         self._start("mon", "ceph-mon", "-f", "-i", "a")
         # Asks the monitor.
         self._run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd)
@@ -121,6 +122,38 @@ class CephLab:
                 _command(cluster, prefix="osd pool create", pool=pool, pg_num=8, pgp_num=8)
                 with cluster.open_ioctx(pool) as io:
                     rbd.RBD().pool_init(io, True)
+
+    def _make_keys(self) -> tuple[str, str]:
+        everything = ("--cap", "mon", "allow *", "--cap", "osd", "allow *")
+        for name, caps in (
+            ("client.admin", everything),
+            ("mon.", everything),
+            ("osd.0", ("--cap", "mon", "allow profile osd", "--cap", "osd", "allow *")),
+        ):
+            new = () if (self.folder / "keyring").exists() else ("--create-keyring",)
+            self._run("ceph-authtool", "keyring", *new, "--gen-key", "-n", name, *caps)
+        return "--keyring", "keyring"
+
+    def add_user(self, user: str, *caps: str, keyring: str | None = None) -> Path:
+        """
+        Make a user and return a configuration file for it.
+
+        Args:
+            caps: Pairs, such as `mon`, `profile rbd`.
+            keyring: What stands in the keyring, in place of the right key.
+        """
+        rados, _ = load_modules()
+        with rados.Rados(conffile=str(self.conf)) as cluster:
+            made = _command(
+                cluster, prefix="auth get-or-create", entity=f"client.{user}", caps=caps, format="json"
+            )
+        text = f"[client.{user}]\n\tkey = {made[0]['key']}\n" if keyring is None else keyring
+        (self.folder / f"keyring.{user}").write_text(text)
+        conf = self.folder / f"{user}.conf"
+        conf.write_text(
+            self.conf.read_text().replace(f"{self.folder}/keyring", f"{self.folder}/keyring.{user}")
+        )
+        return conf
 
     def stop(self) -> None:
         for process in self.processes.values():

@@ -20,9 +20,10 @@ from backends.drivers.errors import (
     Unsupported,
 )
 from backends.drivers.nbd_port import NbdPort
-from backends.drivers.nbd_server import qemu_nbd
+from backends.drivers.nbd_server import ServerEnded, qemu_nbd
 from backends.drivers.options import Options, option
 from backends.drivers.ports import Port
+from backends.drivers.qemu_img import qemu_error
 from backends.drivers.served_port import opened
 from backends.drivers.types import Capabilities, OpenMode, PoolStats, StoredVolume, Support, Usage
 
@@ -181,6 +182,20 @@ class IscsiDriver(Driver):
 
     def _error(self, what: str, said: str, operation: str, volume: str) -> DriverError:
         kind = next((kind for kind, text in _MEANINGS if text in said), ConnectionLost)
+        if kind is NotPermitted:
+            why = (
+                f"it does not know the CHAP user '{self.options.chap_user}' with this secret"
+                if self.options.chap_user
+                else "it asks for a CHAP user and secret, and the backend has none"
+            )
+            return NotPermitted(
+                f"{what}: the target at {self._portal} refused the login: {why} (Authentication failure).",
+                remedy="Correct the options 'chap_user' and 'chap_secret', or the target's access list.",
+                **self._fields(operation, volume),
+            )
+        if "Unknown protocol" in said:
+            # From QEMU.
+            return qemu_error(what, said, self._fields(operation, volume))
         return kind(f"{what} on {self._portal} failed: {said}", **self._fields(operation, volume))
 
     # -- volumes ---------------------------------------------------------------------------------------------
@@ -243,7 +258,7 @@ class IscsiDriver(Driver):
 
         try:
             return opened(serve, size_bytes, ExitStack(), is_exclusive=False)
-        except NotReady as error:
+        except ServerEnded as error:
             raise self._error(f"Opening {shown}", error.message, "open", name) from error
 
     # -- shared ----------------------------------------------------------------------------------------------

@@ -28,6 +28,10 @@ _STOP_SECONDS = 2.0
 _PACKAGES = {"qemu-nbd": "qemu-utils", "nbdkit": "nbdkit", "setpriv": "util-linux"}
 
 
+class ServerEnded(NotReady):
+    """The server ended at once; the message has what it said."""
+
+
 @dataclass(frozen=True)
 class NbdServer:
     """A server that is running.  `uri` is what `NbdPort` and every other NBD client opens."""
@@ -56,7 +60,8 @@ def qemu_nbd(
         environment: Added to this process's; for secrets, which must not stand among the arguments.
 
     Raises:
-        NotReady: `qemu-nbd` is missing, or cannot open the source; with what it said.
+        NotReady: `qemu-nbd` is missing.
+        ServerEnded: It cannot open the source.
     """
     command = ["qemu-nbd", "--persistent", f"--shared={connections}", f"--format={image_format}"]
     command += ["--cache=none", "--discard=unmap", "--detect-zeroes=off"]
@@ -72,7 +77,8 @@ def nbdkit(*arguments: str, is_read_only: bool = False) -> Iterator[NbdServer]:
     Yield nbdkit with *arguments*: a plugin with its parameters, such as `file`, `/srv/volume.raw`, and filters.
 
     Raises:
-        NotReady: `nbdkit` is missing, or ended; with what it said.
+        NotReady: `nbdkit` is missing.
+        ServerEnded: It cannot open what it should serve.
     """
     command = ["nbdkit", "--foreground", "--exit-with-parent"]
     command += ["--readonly"] if is_read_only else []
@@ -120,7 +126,9 @@ def _wait_until_ready(process: subprocess.Popen[bytes], path: Path, tool: str, s
     while not _greets(path):
         if process.poll() is not None:
             said = os.pread(said_fd, 4000, 0).decode(errors="replace").strip()
-            raise NotReady(f"{tool} ended at once with status {process.returncode}: {said or 'no message'}")
+            raise ServerEnded(
+                f"{tool} ended at once with status {process.returncode}: {said or 'no message'}"
+            )
         if time.monotonic() > ends_at:
             raise ConnectionLost(f"{tool} has not answered within {_START_SECONDS:.0f} seconds.")
         time.sleep(0.01)

@@ -24,7 +24,7 @@ from backends.drivers.errors import (
 from backends.drivers.file_locks import LockHeld, lock_file, lock_file_beside_qemu
 from backends.drivers.file_usage import lock_holders_text, users_of_file
 from backends.drivers.nbd_port import NbdPort
-from backends.drivers.nbd_server import qemu_nbd
+from backends.drivers.nbd_server import ServerEnded, qemu_nbd
 from backends.drivers.options import Options, check_directory_options, option
 from backends.drivers.oserrors import os_errors_translated
 from backends.drivers.pool_directory import PoolDirectory
@@ -304,7 +304,7 @@ class Qcow2Driver(Driver):
                     resources.pop_all(),
                     is_exclusive=mode is not OpenMode.VERIFY,
                 )
-            except NotReady as error:
+            except ServerEnded as error:
                 raise qemu_error(f"Opening {path}", error.message, self._fields("open", name)) from error
 
     def _hold(self, directory: PoolDirectory, name: str, mode: OpenMode, resources: ExitStack) -> None:

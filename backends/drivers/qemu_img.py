@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from backends.drivers.commands import run_command
-from backends.drivers.errors import CorruptData, DriverError, InUse, NoSpace, NotPermitted, Permanent
+from backends.drivers.errors import (
+    ConnectionLost,
+    CorruptData,
+    DriverError,
+    InUse,
+    NoSpace,
+    NotPermitted,
+    NotReady,
+    Permanent,
+)
 
 _SECONDS = 120.0
 # What QEMU 7 says, and what it means.  The first that fits counts.
@@ -14,6 +23,8 @@ _MEANINGS: tuple[tuple[type[DriverError], str], ...] = (
     (InUse, "Is another process using the image"),
     (NotPermitted, "Permission denied"),
     (NotPermitted, "Read-only file system"),
+    (NotPermitted, "Operation not permitted"),
+    (ConnectionLost, "Connection timed out"),
     (NoSpace, "No space left"),
     (CorruptData, "corrupt"),
     (CorruptData, "Input/output error"),
@@ -39,5 +50,11 @@ def qemu_img(fields: Mapping[str, str], *arguments: str) -> str:
 
 def qemu_error(what: str, said: str, fields: Mapping[str, str]) -> DriverError:
     """Return the error that QEMU's message means, to be raised."""
+    if "Unknown protocol" in said or "Unknown driver" in said:
+        return NotReady(
+            f"{what} failed: QEMU has no driver for it on this host.",
+            remedy="On Debian: apt-get install qemu-block-extra",
+            **fields,
+        )
     kind = next((kind for kind, text in _MEANINGS if text in said), Permanent)
     return kind(f"{what} failed: {said}", **fields)

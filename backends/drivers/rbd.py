@@ -13,7 +13,7 @@ from backends.drivers import rbd_moves
 from backends.drivers.base import Driver, DriverContext
 from backends.drivers.errors import AlreadyExists, InUse, NotFound, NotReady, Unsupported
 from backends.drivers.nbd_port import NbdPort
-from backends.drivers.nbd_server import qemu_nbd
+from backends.drivers.nbd_server import ServerEnded, qemu_nbd
 from backends.drivers.options import Options, option
 from backends.drivers.ports import Port
 from backends.drivers.qemu_img import qemu_error
@@ -231,10 +231,12 @@ class RbdDriver(Driver):
         self._remove(pool, name)
 
     def _remove(self, pool: str, name: str) -> None:
-        io = self._cluster.pool(pool)
-        what = f"Removing '{name}' from pool '{pool}'"
-        with self._cluster.errors(what, "delete", name), suppress(self._cluster.rbd.ImageNotFound):
-            self._cluster.rbd.RBD().remove(io, name)
+        # Asked first: whoever may not write can still be told that there is nothing.
+        with suppress(NotFound):
+            with self._cluster.image(pool, name, "delete"):
+                pass
+            with self._cluster.errors(f"Removing '{name}' from pool '{pool}'", "delete", name):
+                self._cluster.rbd.RBD().remove(self._cluster.pool(pool), name)
 
     def _rename(self, pool: str, name: str, new_name: str) -> None:
         self._require_pool(pool, "rename", name)
@@ -287,7 +289,7 @@ class RbdDriver(Driver):
                 return opened(
                     serve, size_bytes, resources.pop_all(), is_exclusive=mode is not OpenMode.VERIFY
                 )
-            except NotReady as error:
+            except ServerEnded as error:
                 what = f"Opening rbd:{pool}/{name}"
                 raise qemu_error(what, error.message, self._fields("open", name)) from error
 

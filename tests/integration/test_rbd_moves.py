@@ -148,7 +148,9 @@ def test_killed_copy_is_noticed_and_begun_anew(driver, there, content):
     (pid,) = copying_processes()
     os.kill(pid, signal.SIGKILL)
 
-    with pytest.raises(ConnectionLost, match="inside the cluster ended early: The process that copied is gone"):
+    with pytest.raises(
+        ConnectionLost, match="inside the cluster ended early: The process that copied is gone"
+    ):
         wait_for_move(driver, there)
     started = time.monotonic()
     assert not move(driver, there).is_finished

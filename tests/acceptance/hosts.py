@@ -13,6 +13,7 @@ from backends.drivers.types import MIB, OpenMode
 from backends.models import Backend, Volume
 from migrations_app.models import WorkerHost
 from tests.acceptance.conftest import Worker, wait_until
+from tests.moving import scattered
 
 OTHER = "otherhost"
 ADDRESS = "127.0.0.1"
@@ -61,3 +62,16 @@ def digest_there(volume: Volume) -> str:
                 port.read_into(offset, part)
                 result.update(part)
     return result.hexdigest()
+
+
+def volume_there(backend: Backend, name: str, size_bytes: int = 20 * MIB) -> Volume:
+    """Return a volume of the other host, as that host's administrator would have made it."""
+    pool = backend.pools.get()
+    with driver_there(backend) as driver:
+        driver.check()
+        driver.create(pool.name, name, size_bytes)
+        with driver.open(pool.name, name, OpenMode.WRITE) as port:
+            for offset, content in scattered(size_bytes):
+                port.write(offset, memoryview(content))
+            port.flush()
+    return Volume.objects.create(name=name, size_bytes=size_bytes, pool=pool, object_name=name)

@@ -8,11 +8,11 @@ import pytest
 
 from backends.drivers.types import MIB
 from migrations_app import services
-from migrations_app.models import RemoteCall
+from migrations_app.models import RemoteCall, WorkerHost
 from migrations_app.services import Options
 from migrations_app.states import State
-from tests.acceptance.conftest import wait_for_end
-from tests.acceptance.hosts import digest_there, names_there, register_there, start_other
+from tests.acceptance.conftest import wait_for_end, wait_until
+from tests.acceptance.hosts import digest_there, names_there, register_there, start_other, volume_there
 from tests.conftest import digest, object_path
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True)]
@@ -36,3 +36,24 @@ def test_volume_moves_to_another_host_whole(driver, start_worker, make_backend, 
     assert not RemoteCall.objects.exclude(state="ended").exists()
     assert not RemoteCall.objects.exclude(secret="").exists()
     assert not [name for name in os.listdir("/dev/shm") if name.startswith("volmig-export-")]
+
+
+def test_hosts_that_move_volumes_to_each_other_do_not_wait_for_each_other(
+    start_worker, make_backend, make_volume, actor, tmp_path
+):
+    """All slots of both hosts need the other one at the same time."""
+    here, there = make_backend("a"), register_there("b", "directory", tmp_path / "there")
+    start_other(start_worker, there)
+    near = start_worker(VOLMIG_STORAGE_ADDRESS="127.0.0.1")
+    wait_until(lambda: WorkerHost.objects.filter(host="testhost", pid=near.pid).exists())
+    ours = [make_volume(here, f"ours-{n}") for n in range(2)]
+    theirs = [volume_there(there, f"theirs-{n}") for n in range(2)]
+    digests = [digest(object_path(v)) for v in ours] + [digest_there(v) for v in theirs]
+    moves = [(v, "otherhost@b") for v in ours] + [(v, "testhost@a") for v in theirs]
+    options = Options(delete_source=True)
+    migrations = [services.request_migration(volume, to, actor, options) for volume, to in moves]
+    for migration in migrations:
+        wait_for_end(migration, seconds=90)
+        assert (migration.state, migration.error_text) == (State.DONE, "")
+    assert [digest_there(v) for v in ours] + [digest(object_path(v)) for v in theirs] == digests
+    assert names_there(there) == {v.object_name for v in ours}

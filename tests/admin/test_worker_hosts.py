@@ -36,13 +36,15 @@ def test_a_living_worker_shows_its_slots_and_what_its_supervisor_did(
     later = timezone.now() + timedelta(minutes=1)
     make_migration(State.COPYING, owner="elsewhere x 1 2 3", lease_expires_at=later)
     make_migration(State.QUEUED, "next")
-    beat(restarts=2, note="The cluster was started again.")
+    beat(restarts=2, note="The cluster was started again.", storage_address="192.0.2.7")
     text = health(site)
     for part in (
         ">running<",
         "1 of 2 slots busy",
         "1 waiting",
         "started again 2 times",
+        "serves volumes on",
+        "192.0.2.7",
         "was started again.",
     ):
         assert part in text

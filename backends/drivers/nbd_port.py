@@ -13,17 +13,20 @@ from types import ModuleType
 from typing import Any
 
 from backends.drivers.errors import ConnectionLost, DriverError, NotPermitted, NotReady
+from backends.drivers.nbd_connection import Connection
 from backends.drivers.oserrors import translate_os_error
 from backends.drivers.ports import Extent, ExtentKind, Port
 from backends.drivers.types import MIB, OpenMode
 
-#: As many as the copy engine has threads.
+#: Commands that are under way at once, each on a connection of its own where the server allows it.
 CONNECTIONS = 6
 #: A read or write that has moved no byte for so long is given up, and the connection with it.
 STALL_SECONDS = 30.0
 # Flushing and zeroing move no bytes at all until they are done, and a full cache takes its time.
 _SILENT_FACTOR = 10
 _TICK_SECONDS = 0.5
+# After the first connection, for the others: a server that lets fewer in says nothing.
+_MORE_SECONDS = 2.0
 
 # The protocol counts in 32 bits; QEMU's limit for one request is a little below 2 GiB.
 # Source: NBD protocol, "Block size constraints" and NBD_CMD_BLOCK_STATUS.
@@ -55,9 +58,9 @@ class NbdPort(Port):
     An export of an NBD server.
 
     Several threads work on several connections where the server promises that a flush on one covers all
-    (NBD_FLAG_CAN_MULTI_CONN); otherwise they take turns on the only one.  Every command is sent asynchronously and
-    waited for with a watchdog, because a server that hangs says nothing and libnbd would wait for ever.  After a stall
-    the port is broken for good; a new one must be opened.
+    (NBD_FLAG_CAN_MULTI_CONN) and lets so many in; otherwise several commands are under way on one.  Every command is
+    sent asynchronously and waited for with a watchdog, because a server that hangs says nothing and libnbd would wait
+    for ever.  After a stall the port is broken for good; a new one must be opened.
 
     What VERIFY reads is what the server has: one that caches (QEMU without `--cache=none`) answers from memory.
 
@@ -95,8 +98,8 @@ class NbdPort(Port):
         self._error: DriverError | None = None
         self._is_interrupted = False
         self._edge_lock = threading.Lock()
-        self._idle: queue.LifoQueue[_Connection] = queue.LifoQueue()
-        self._connections: list[_Connection] = []
+        self._idle: queue.LifoQueue[Connection] = queue.LifoQueue()
+        self._connections: list[Connection] = []
         try:
             self._open(connections)
         except BaseException:
@@ -119,24 +122,57 @@ class NbdPort(Port):
         if self.mode is OpenMode.WRITE and handle.is_read_only():
             raise NotPermitted(f"{self.shown} is served read-only.", **self._fields("open"))
         if handle.can_multi_conn():
-            for _ in range(connections - 1):
-                self._connect()
-        for connection in self._connections:
-            self._idle.put(connection)
+            self._connect_more(connections - 1)
+        # As many commands at once as were asked for, evenly.
+        for number in range(max(connections, len(self._connections))):
+            self._idle.put(self._connections[number % len(self._connections)])
 
-    def _connect(self) -> _Connection:
+    def _connect(self) -> Connection:
+        connection = self._begin_to_connect()
+        with self._errors("Connecting to", "open", connection):
+            self._wait_until_connected(connection, self._stall_seconds)
+        return connection
+
+    def _begin_to_connect(self) -> Connection:
         handle = self._nbd.NBD()
-        connection = _Connection(handle)
+        connection = Connection(handle, self._nbd)
         # Before it connects, so that `close` finds it whatever happens.
         self._connections.append(connection)
         with self._errors("Connecting to", "open", connection):
             handle.add_meta_context(self._nbd.CONTEXT_BASE_ALLOCATION)
             self._prepare(handle)
             handle.aio_connect_uri(self._uri)
-            self._wait(connection, lambda: not handle.aio_is_connecting(), self._stall_seconds)
-            if not handle.aio_is_ready():
-                raise ConnectionLost(f"{self.shown} did not answer as an NBD server.", **self._fields("open"))
         return connection
+
+    def _wait_until_connected(self, connection: Connection, seconds: float) -> None:
+        handle = connection.handle
+        moved_at = time.monotonic()
+        while handle.aio_is_connecting():
+            self._check_interrupted()
+            if handle.poll(int(min(_TICK_SECONDS, seconds) * 1000)):
+                moved_at = time.monotonic()
+            elif time.monotonic() - moved_at >= seconds:
+                raise self._stalled(seconds)
+        if not handle.aio_is_ready():
+            raise ConnectionLost(f"{self.shown} did not answer as an NBD server.", **self._fields("open"))
+
+    def _connect_more(self, count: int) -> None:
+        """Open up to *count* connections more; what the server does not let in at once is done without."""
+        begun = []
+        for _ in range(count):
+            with suppress(DriverError):
+                begun.append(self._begin_to_connect())
+        ends_at = time.monotonic() + _MORE_SECONDS
+        for connection in begun:
+            try:
+                with self._errors("Connecting to", "open", connection):
+                    self._wait_until_connected(connection, max(0.01, ends_at - time.monotonic()))
+            except DriverError:
+                self._check_interrupted()
+        for connection in self._connections:
+            if not connection.is_ready:
+                connection.close()
+        self._connections = [connection for connection in self._connections if connection.is_ready]
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -287,6 +323,8 @@ class NbdPort(Port):
 
     def interrupt(self) -> None:
         self._is_interrupted = True
+        for connection in list(self._connections):
+            connection.wake()
 
     def close(self) -> None:
         connections, self._connections = self._connections, []
@@ -306,8 +344,7 @@ class NbdPort(Port):
             if connection.is_gone:
                 raise self._error or ConnectionLost(f"{self.shown} is closed.", **self._fields(operation))
             with self._errors(doing, operation, connection):
-                cookie = start(connection.handle)
-                self._wait(connection, lambda: connection.handle.aio_command_completed(cookie), seconds)
+                self._wait(connection, connection.start(start), seconds)
         except ConnectionLost as error:
             # Its buffer must not be filled any more after the caller was told; and whoever waits for a connection
             # must not wait for this one.
@@ -317,7 +354,7 @@ class NbdPort(Port):
         finally:
             self._idle.put(connection)
 
-    def _take_connection(self) -> _Connection:
+    def _take_connection(self) -> Connection:
         while True:
             with suppress(queue.Empty):
                 return self._idle.get(timeout=_TICK_SECONDS)
@@ -325,26 +362,27 @@ class NbdPort(Port):
                 raise self._error
             self._check_interrupted()
 
-    def _wait(self, connection: _Connection, is_done: Callable[[], bool], seconds: float) -> None:
-        moved_at = time.monotonic()
-        while not is_done():
+    def _wait(self, connection: Connection, cookie: int, seconds: float) -> None:
+        started = time.monotonic()
+        while not connection.has_completed(cookie):
             self._check_interrupted()
             if connection.is_gone:
                 raise ConnectionLost(f"{self.shown} closed the connection.", **self._fields(""))
-            if connection.moves_within(min(_TICK_SECONDS, seconds)):
-                moved_at = time.monotonic()
-            elif time.monotonic() - moved_at >= seconds:
-                raise ConnectionLost(
-                    f"{self.shown} has not moved a byte for {seconds:.0f} seconds.",
-                    **self._fields(""),
-                )
+            connection.move(min(_TICK_SECONDS, seconds))
+            if time.monotonic() - max(started, connection.moved_at) >= seconds:
+                raise self._stalled(seconds)
+
+    def _stalled(self, seconds: float) -> ConnectionLost:
+        return ConnectionLost(
+            f"{self.shown} has not moved a byte for {seconds:.0f} seconds.", **self._fields("")
+        )
 
     def _check_interrupted(self) -> None:
         if self._is_interrupted:
             raise ConnectionLost(f"The work on {self.shown} was broken off.", **self._fields(""))
 
     @contextmanager
-    def _errors(self, doing: str, operation: str, connection: _Connection) -> Iterator[None]:
+    def _errors(self, doing: str, operation: str, connection: Connection) -> Iterator[None]:
         try:
             yield
         except DriverError as error:
@@ -388,26 +426,3 @@ def _is_refusal(error: DriverError) -> bool:
     """Tell whether the server does not know this command, in contrast to: it failed."""
     cause = error.__cause__
     return getattr(cause, "errnum", None) in (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-
-
-class _Connection:
-    """One libnbd handle, used by one thread at a time."""
-
-    def __init__(self, handle: Any) -> None:
-        self.handle = handle
-
-    @property
-    def is_gone(self) -> bool:
-        return self.handle is None or self.handle.aio_is_dead() or self.handle.aio_is_closed()
-
-    def moves_within(self, seconds: float) -> bool:
-        """Wait for the socket and move what it is ready for; false when nothing came within *seconds*."""
-        return bool(self.handle.poll(int(seconds * 1000)))
-
-    def close(self) -> None:
-        # libnbd's Python module closes a handle when nobody refers to it any more.  Nothing is read into a buffer
-        # from now on even if somebody does: libnbd works only inside its calls.
-        handle, self.handle = self.handle, None
-        if handle is not None and handle.aio_is_ready():
-            with suppress(Exception):
-                handle.aio_disconnect()

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -246,6 +247,89 @@ def test_a_hanging_call_can_be_broken_off_at_once(make_destination, monkeypatch)
         with pytest.raises(ConnectionLost, match="broken off"):
             port.flush()
         assert time.monotonic() - started < 3
+
+
+ONE_CONNECTION = ("--filter=multi-conn", "multi-conn-mode=disable")
+
+
+def in_threads(count: int, call: Callable[[int], object]) -> list[object]:
+    """Call from so many threads at once; return what came, errors among it."""
+    with ThreadPoolExecutor(count) as pool:
+        futures = [pool.submit(call, number) for number in range(count)]
+    return [future.exception() or future.result() for future in futures]
+
+
+def test_several_commands_are_under_way_on_one_connection(source_file):
+    slow = ("--filter=delay", "rdelay=300ms")
+    with (
+        served("nbdkit", source_file, *ONE_CONNECTION, *slow, is_read_only=True) as uri,
+        NbdPort(uri, OpenMode.SOURCE) as port,
+    ):
+        buffers = [bytearray(MIB) for _ in range(6)]
+        started = time.monotonic()
+        in_threads(6, lambda n: port.read_into(n * MIB, memoryview(buffers[n])))
+        assert time.monotonic() - started < 1.5
+    with source_file.open("rb") as file:
+        assert b"".join(buffers) == file.read(6 * MIB)
+
+
+@pytest.mark.parametrize("is_one", [True, False])
+def test_many_threads_do_not_mix_up_their_bytes(is_one, make_destination):
+    destination = make_destination(is_dirty=True)
+    with (
+        served("nbdkit", destination, *(ONE_CONNECTION if is_one else ())) as uri,
+        NbdPort(uri, OpenMode.WRITE) as port,
+    ):
+        chance = [random.Random(number) for number in range(8)]
+
+        def work(number: int) -> bool:
+            for _ in range(40):
+                length = chance[number].choice([512, 70_000, MIB])
+                offset = number * 8 * MIB + chance[number].randrange(0, 7 * MIB)
+                content, found = chance[number].randbytes(length), bytearray(length)
+                port.write(offset, memoryview(content))
+                port.read_into(offset, memoryview(found))
+                if bytes(found) != content:
+                    return False
+            return True
+
+        assert in_threads(8, work) == [True] * 8
+        port.flush()
+
+
+@pytest.mark.parametrize("allowed", [1, 2, 4])
+def test_a_server_that_lets_few_in_is_used_with_those(allowed, source_file, make_destination):
+    destination = make_destination(is_dirty=False)
+    started = time.monotonic()
+    with (
+        nbd_server.qemu_nbd(str(destination), connections=allowed) as server,
+        LocalFilePort(str(source_file), OpenMode.SOURCE) as source,
+    ):
+        with NbdPort(server.uri, OpenMode.WRITE, reads_zero_when_new=True) as port:
+            assert time.monotonic() - started < 6
+            assert len(port._connections) == allowed
+            copy(source, port)
+        # All of them were given back.
+        NbdPort(server.uri, OpenMode.VERIFY).close()
+    assert is_same(source_file, destination)
+
+
+@pytest.mark.parametrize("is_one", [True, False])
+def test_every_call_under_way_is_broken_off_at_once(is_one, make_destination, monkeypatch):
+    monkeypatch.setattr(nbd_server, "_STOP_SECONDS", 0.5)
+    destination = make_destination(is_dirty=True)
+    filters = ONE_CONNECTION if is_one else ()
+    with (
+        nbd_server.nbdkit("file", str(destination), *filters) as server,
+        NbdPort(server.uri, OpenMode.WRITE) as port,
+    ):
+        os.kill(server.process.pid, signal.SIGSTOP)
+        threading.Timer(0.5, port.interrupt).start()
+        started = time.monotonic()
+        # More than can be under way: some wait for their turn.
+        ended = in_threads(10, lambda n: port.write(n * MIB, memoryview(bytearray(MIB))))
+        assert time.monotonic() - started < 2
+        assert {type(error) for error in ended} == {ConnectionLost}
 
 
 def test_a_server_that_dies_is_a_lost_connection(make_destination):

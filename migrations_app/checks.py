@@ -9,6 +9,8 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 from django.core.checks import Warning as CheckWarning
 
+from migrations_app.remote import doors
+
 
 @register()
 def queue_settings(app_configs: Any, **kwargs: Any) -> list[Error]:
@@ -60,6 +62,14 @@ def queue_settings(app_configs: Any, **kwargs: Any) -> list[Error]:
 def storage_address(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """Return what is wrong with the address on which volumes are served to other hosts."""
     address = settings.VOLMIG_STORAGE_ADDRESS
+    if settings.VOLMIG_EXPORT not in doors.KINDS:
+        return [
+            Error(
+                f"VOLMIG_EXPORT is '{settings.VOLMIG_EXPORT}'.",
+                hint=f"Write one of: {', '.join(doors.KINDS)}.",
+                id="volmig.E008",
+            )
+        ]
     if not address:
         return []
     if address in ("0.0.0.0", "::", "*"):  # noqa: S104
@@ -70,11 +80,13 @@ def storage_address(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
                 id="volmig.E006",
             )
         ]
-    missing = [tool for tool in ("nbdkit", "setpriv") if shutil.which(tool) is None]
+    tools = ["nbdkit", "setpriv", *(["tgtd"] if settings.VOLMIG_EXPORT == doors.ISCSI else [])]
+    missing = [tool for tool in tools if shutil.which(tool) is None]
     return [
         CheckWarning(
             f"VOLMIG_STORAGE_ADDRESS is set, but the tool '{tool}' is not on this host.",
-            hint="Without it no volume can come from another host. On Debian: apt-get install nbdkit util-linux",
+            hint="Without it no volume can come from another host. "
+            "On Debian: apt-get install nbdkit util-linux (and tgt for iscsi).",
             id="volmig.W007",
         )
         for tool in missing

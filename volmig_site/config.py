@@ -131,6 +131,13 @@ SETTINGS: tuple[Setting, ...] = (
         "Address of this host on the storage network, on which its worker serves volumes that come from other hosts; empty means that none can.",
     ),
     Setting(
+        "VOLMIG_EXPORT",
+        "nbd",
+        str,
+        "",
+        "How volumes are served to other hosts: nbd (encrypted), or iscsi (CHAP, not encrypted; volumes that are no path go by nbd).",
+    ),
+    Setting(
         "VOLMIG_SILENCE_SECONDS",
         60,
         int,

@@ -66,6 +66,8 @@ class PortServer:
     ) -> None:
         self.port = port
         self.is_writable = mode is OpenMode.WRITE
+        # Some volumes keep their room whatever the client wants.
+        self.keeps_allocation = port.keeps_allocation
         self.fence = fence
         self._on_error = on_error
         self._lock = threading.Lock()
@@ -206,7 +208,7 @@ class _Session:
                     self._port.flush()
                 case 6:
                     self._server.fence()
-                    self._port.keeps_allocation = bool(flags & _FLAG_NO_HOLE)
+                    self._port.keeps_allocation = self._server.keeps_allocation or bool(flags & _FLAG_NO_HOLE)
                     self._port.zero(offset, length)
                 case 7:
                     self._status(cookie, offset, length, bool(flags & _FLAG_ONE_EXTENT))

@@ -65,7 +65,7 @@ def private_folder() -> Iterator[Path]:
 
     Locked while it is in use: those of processes that were killed are removed when the next one is made.
     """
-    _sweep()
+    sweep()
     path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_parent()))
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -80,7 +80,8 @@ def _parent() -> Path:
     return _MEMORY if os.access(_MEMORY, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
 
 
-def _sweep() -> None:
+def sweep() -> None:
+    """Remove the directories of processes that were killed, keys and all.  Safe to repeat: yes."""
     for path in _parent().glob(f"{_PREFIX}*"):
         with suppress(OSError):
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -22,6 +22,7 @@ from django.conf import settings
 from django.db import DatabaseError, close_old_connections, connections
 from django.db.models.functions import Now
 
+from backends.drivers import tls_front
 from backends.drivers.errors import ConnectionLost
 from migrations_app import process_tree
 from migrations_app.lease import is_dead, new_owner
@@ -115,6 +116,8 @@ class Attendant:
                 end(
                     call, ConnectionLost(f"The worker of host '{self.host}' ended during '{call.operation}'.")
                 )
+        # Keys of processes that were killed.
+        tls_front.sweep()
 
     def _take(self, call: RemoteCall) -> None:
         """Give *call* a process, when nobody else has taken it."""

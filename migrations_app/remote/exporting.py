@@ -19,13 +19,11 @@ from django.db import DatabaseError, close_old_connections, connection
 
 from backends import secrets
 from backends import services as inventory
-from backends.drivers import tls_front
 from backends.drivers.errors import ConnectionLost, DriverError, NotReady
-from backends.drivers.port_server import PortServer
-from backends.drivers.ports import Port
 from backends.drivers.types import OpenMode
 from migrations_app.copying.io_priority import set_io_priority
 from migrations_app.models import RemoteCall
+from migrations_app.remote.doors import Door, door
 from migrations_app.remote.rights import RemoteFence
 from migrations_app.remote.values import pack_error
 
@@ -58,43 +56,33 @@ class _Export:
                 operation="open",
                 remedy=f"Set VOLMIG_STORAGE_ADDRESS on host '{call.host}' and start its worker again.",
             )
-        key, mode = secrets.unseal(call.secret)["key"], OpenMode(arguments["mode"])
+        mode = OpenMode(arguments["mode"])
         self._fence.renew()
         set_io_priority(settings.VOLMIG_IO_PRIORITY)
         with ExitStack() as opened:
             driver = opened.enter_context(inventory.make_driver(call.backend))
             port = opened.enter_context(driver.open(arguments["pool"], arguments["name"], mode))
-            path = str(opened.enter_context(tls_front.private_folder()) / "socket")
-            listener = opened.enter_context(tls_front.listen(settings.VOLMIG_STORAGE_ADDRESS))
-            front = opened.enter_context(tls_front.tls_front(path, listener, key))
-            server = PortServer(port, path, mode, fence=self._fence.check, on_error=self._note)
-            # Closed before everything else: from then on nothing reaches the port.
-            opened.callback(server.close)
-            if self._tell(port, listener.getsockname()[:2]):
-                self._watch(front)
+            way_in = opened.enter_context(
+                door(port, mode, secrets.unseal(call.secret), str(call.pk), self._fence.check, self._note)
+            )
+            if self._tell(way_in):
+                self._watch(way_in.process)
         if self._error is not None:
             raise self._error
 
-    def _tell(self, port: Port, place: tuple[str, int]) -> bool:
+    def _tell(self, way_in: Door) -> bool:
         """Let the asker come; false when it does not want any more."""
-        result = {
-            "address": place[0],
-            "port": place[1],
-            "size_bytes": port.size_bytes,
-            "reads_zero_when_new": port.reads_zero_when_new,
-            "is_exclusive": port.is_exclusive,
-        }
         rows = RemoteCall.objects.filter(pk=self._call.pk, state=_State.RUNNING, is_wanted=True)
-        return bool(rows.update(state=_State.SERVING, result=result))
+        return bool(rows.update(state=_State.SERVING, result=way_in.told))
 
-    def _watch(self, front: subprocess.Popen[bytes]) -> None:
+    def _watch(self, server: subprocess.Popen[bytes]) -> None:
         """Return when the asker is done.  Raises when it must end for another reason."""
         while True:
             if self._must_stop:
                 raise ConnectionLost(f"The worker of host '{self._call.host}' is being stopped.")
-            if front.poll() is not None:
+            if server.poll() is not None:
                 raise ConnectionLost(
-                    f"The server of the volume on host '{self._call.host}' ended with status {front.returncode}."
+                    f"The server of the volume on host '{self._call.host}' ended with status {server.returncode}."
                 )
             try:
                 close_old_connections()

@@ -1,4 +1,4 @@
-"""A volume of another host, opened here: an NBD client of what that host's worker serves for this one use."""
+"""A volume of another host, opened here: the client of what that host's worker serves for this one use."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from django.db import DatabaseError, close_old_connections, connection
 
-from backends.drivers import tls_front
-from backends.drivers.errors import ConnectionLost, DriverError
+from backends.drivers import iscsi_front, tls_front
+from backends.drivers.errors import ConnectionLost, DriverError, NotReady
 from backends.drivers.nbd_port import NbdPort, load_libnbd
 from backends.drivers.ports import Extent, Port
 from backends.drivers.types import OpenMode
@@ -18,6 +19,7 @@ from backends.models import Backend
 from migrations_app.models import RemoteCall
 from migrations_app.remote import asking
 from migrations_app.remote.asking import Right
+from migrations_app.remote.doors import ISCSI, NBD, secrets_for_any_door
 
 logger = logging.getLogger(__name__)
 
@@ -31,33 +33,58 @@ def open_port(backend: Backend, pool: str, name: str, mode: OpenMode, right: Rig
         NotReady: The other host has no address for serving, or lacks a tool.
         ConnectionLost: It serves, but cannot be reached from here.
     """
-    libnbd = load_libnbd()
-    key = tls_front.new_key()
+    load_libnbd()
+    secrets = secrets_for_any_door()
     arguments = {"pool": pool, "name": name, "mode": mode.value}
     with ExitStack() as until_it_works:
-        call = asking.ask(backend, "open", arguments, right, secret={"key": key})
+        call = asking.ask(backend, "open", arguments, right, secret=secrets)
         until_it_works.callback(_close, call)
-        path = until_it_works.enter_context(tls_front.key_file(key))
         told = call.result
         shown = f"'{name}' on host '{backend.host}' ({told['address']} port {told['port']})"
         try:
-            port = NbdPort(
-                tls_front.uri(told["address"], told["port"]),
-                mode,
-                shown=shown,
+            port = _enter(told, secrets, mode, shown, backend.address, name, until_it_works)
+        except (ConnectionLost, NotReady) as error:
+            raise ConnectionLost(
+                error.message,
                 backend=backend.address,
+                operation="open",
                 volume=name,
-                reads_zero_when_new=told["reads_zero_when_new"],
-                is_exclusive=told["is_exclusive"],
-                prepare=lambda handle: tls_front.use_key(handle, path, libnbd.TLS_REQUIRE),
-            )
-        except ConnectionLost as error:
-            error.remedy = (
-                f"Check that this host reaches {told['address']} (VOLMIG_STORAGE_ADDRESS of host "
-                f"'{backend.host}') and that no firewall is between them. {ConnectionLost.default_remedy}"
-            )
-            raise
-        return RemotePort(port, call, until_it_works.pop_all())
+                remedy=f"Check that this host reaches {told['address']} (VOLMIG_STORAGE_ADDRESS of host "
+                f"'{backend.host}') and that no firewall is between them. {ConnectionLost.default_remedy}",
+            ) from error
+        remote = RemotePort(port, call, until_it_works.pop_all())
+        remote.keeps_allocation = told["keeps_allocation"]
+        return remote
+
+
+def _enter(
+    told: dict[str, Any],
+    secrets: dict[str, str],
+    mode: OpenMode,
+    shown: str,
+    backend: str,
+    volume: str,
+    resources: ExitStack,
+) -> Port:
+    """Return the port behind the door that the other host has opened."""
+    fields = {
+        "shown": shown,
+        "backend": backend,
+        "volume": volume,
+        "reads_zero_when_new": told["reads_zero_when_new"],
+        "is_exclusive": told["is_exclusive"],
+    }
+    if told["kind"] == ISCSI:
+        place = told["iqn"], told["address"], told["port"]
+        return iscsi_front.open_lun(*place, secrets[ISCSI], mode, size_bytes=told["size_bytes"], **fields)
+    libnbd = load_libnbd()
+    path = resources.enter_context(tls_front.key_file(secrets[NBD]))
+    return NbdPort(
+        tls_front.uri(told["address"], told["port"]),
+        mode,
+        prepare=lambda handle: tls_front.use_key(handle, path, libnbd.TLS_REQUIRE),
+        **fields,
+    )
 
 
 def _close(call: RemoteCall) -> None:
@@ -70,12 +97,12 @@ def _close(call: RemoteCall) -> None:
 
 class RemotePort(Port):
     """
-    An NBD port whose errors are told in the words of the host that serves it.
+    A port whose errors are told in the words of the host that serves it.
 
-    The protocol knows numbers only; what the driver there said stands in the call's row.
+    The protocols know numbers only; what the driver there said stands in the call's row.
     """
 
-    def __init__(self, port: NbdPort, call: RemoteCall, resources: ExitStack) -> None:
+    def __init__(self, port: Port, call: RemoteCall, resources: ExitStack) -> None:
         self._port = port
         self._call = call
         self._resources = resources

@@ -18,12 +18,29 @@ from tests.conftest import digest, object_path
 pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True)]
 
 
-@pytest.mark.parametrize("driver", ["directory", "qcow2"])
-def test_volume_moves_to_another_host_whole(driver, start_worker, make_backend, make_volume, actor, tmp_path):
+def folders_with_keys() -> set[str]:
+    return {name for name in os.listdir("/dev/shm") if name.startswith("volmig-export-")}
+
+
+@pytest.mark.parametrize(
+    ("driver", "export", "kind", "size_bytes"),
+    [
+        ("directory", "nbd", "nbd", 150 * MIB + 4097),
+        ("qcow2", "nbd", "nbd", 150 * MIB + 4097),
+        ("directory", "iscsi", "iscsi", 150 * MIB + 512),
+        # iSCSI knows whole sectors of paths only.
+        ("directory", "iscsi", "nbd", 20 * MIB + 1),
+        ("qcow2", "iscsi", "nbd", 20 * MIB),
+    ],
+)
+def test_volume_moves_to_another_host_whole(
+    driver, export, kind, size_bytes, start_worker, make_backend, make_volume, actor, tmp_path
+):
+    folders = folders_with_keys()
     here, there = make_backend("a"), register_there("b", driver, tmp_path / "there")
-    start_other(start_worker, there)
+    start_other(start_worker, there, VOLMIG_EXPORT=export)
     start_worker()
-    volume = make_volume(here, size_bytes=150 * MIB + 4097)
+    volume = make_volume(here, size_bytes=size_bytes)
     source, before = object_path(volume), digest(object_path(volume))
     answer = services.dry_run(volume, "otherhost@b")
     assert answer.verdict.method_text == "generic copy over the network from host testhost to host otherhost"
@@ -33,9 +50,11 @@ def test_volume_moves_to_another_host_whole(driver, start_worker, make_backend, 
     assert digest_there(volume) == before
     assert names_there(there) == {volume.object_name}
     assert not source.exists()
+    kinds = RemoteCall.objects.filter(operation="open").values_list("result__kind", flat=True)
+    assert list(kinds) == [kind, kind]
     assert not RemoteCall.objects.exclude(state="ended").exists()
     assert not RemoteCall.objects.exclude(secret="").exists()
-    assert not [name for name in os.listdir("/dev/shm") if name.startswith("volmig-export-")]
+    assert folders_with_keys() <= folders
 
 
 def test_hosts_that_move_volumes_to_each_other_do_not_wait_for_each_other(

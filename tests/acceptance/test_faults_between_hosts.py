@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from backends.drivers import tls_front
+from backends import secrets
+from backends.drivers import iscsi_front, tls_front
 from backends.drivers.errors import DriverError
 from backends.drivers.nbd_port import NbdPort, load_libnbd
 from backends.drivers.types import MIB, OpenMode
@@ -44,11 +45,11 @@ def full_volume(make_backend, make_volume):
 class Crossing:
     """A copy in the middle, between two workers."""
 
-    def __init__(self, start_worker, full_volume, there, actor) -> None:
+    def __init__(self, start_worker, full_volume, there, actor, **far: str) -> None:
         self.start_worker, self.volume, self.there = start_worker, full_volume, there
         self.source = object_path(full_volume)
         self.before = digest(self.source)
-        self.far = start_other(start_worker, there)
+        self.far = start_other(start_worker, there, **far)
         self.migration = services.request_migration(full_volume, TO, actor, SLOW)
         self.near = start_worker()
         wait_until(lambda: has_checkpoint(self.migration))
@@ -181,9 +182,7 @@ def test_strangers_are_refused_at_the_door(crossing):
 
 
 def test_key_stands_in_no_place_that_others_can_read(crossing):
-    from backends import secrets
-
-    key = secrets.unseal(crossing.call.secret)["key"]
+    key = secrets.unseal(crossing.call.secret)["nbd"]
     assert len(key) == 64
     for pid in [*crossing.far.tree(), *crossing.near.tree()]:
         assert key not in _command(pid)
@@ -247,3 +246,40 @@ def test_worker_that_goes_away_after_the_request_is_waited_for_and_cancel_needs_
     services.cancel_migration(migration, actor)
     wait_for_end(migration, seconds=10)
     assert migration.state == State.CANCELLED
+
+
+@pytest.fixture
+def by_iscsi(start_worker, full_volume, there, actor) -> Crossing:
+    """A copy in the middle, over iSCSI."""
+    return Crossing(start_worker, full_volume, there, actor, VOLMIG_EXPORT="iscsi")
+
+
+def test_lun_is_let_in_with_the_secret_only(by_iscsi):
+    told = by_iscsi.call.result
+    assert told["kind"] == "iscsi"
+    place = told["iqn"], told["address"], told["port"]
+    names = {"shown": "x", "backend": "b", "volume": "v", "reads_zero_when_new": True, "is_exclusive": True}
+    with pytest.raises(DriverError, match="Authentication failure"):
+        iscsi_front.open_lun(
+            *place, iscsi_front.new_secret(), OpenMode.WRITE, size_bytes=told["size_bytes"], **names
+        )
+    secret = secrets.unseal(by_iscsi.call.secret)["iscsi"]
+    for pid in [*by_iscsi.far.tree(), *by_iscsi.near.tree()]:
+        assert secret not in _command(pid)
+    by_iscsi.assert_arrives_whole()
+
+
+def test_killed_target_is_only_a_delay(by_iscsi):
+    os.kill(by_iscsi.server, signal.SIGKILL)
+    by_iscsi.assert_arrives_whole()
+
+
+def test_frozen_source_worker_loses_its_lun_with_its_lease(by_iscsi):
+    tree = by_iscsi.near.tree()
+    export, server = by_iscsi.export, by_iscsi.server
+    for pid in tree:
+        os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: not is_running(export) and not is_running(server), seconds=15)
+    for pid in tree:
+        os.kill(pid, signal.SIGCONT)
+    by_iscsi.assert_arrives_whole()

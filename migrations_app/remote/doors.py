@@ -1,0 +1,98 @@
+"""
+How another host gets at a volume that is open here: NBD with TLS, or iSCSI with CHAP.
+
+A door is open for as long as its `with` block.  What it tells goes to the asker through the call's row; the secret
+came the same way, encrypted.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+
+from backends.drivers import iscsi_front, tls_front
+from backends.drivers.errors import DriverError
+from backends.drivers.local_file_port import LocalFilePort
+from backends.drivers.port_server import PortServer
+from backends.drivers.ports import Port
+from backends.drivers.types import OpenMode
+
+NBD, ISCSI = "nbd", "iscsi"
+#: What VOLMIG_EXPORT may be.
+KINDS = (NBD, ISCSI)
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """`told`: what the asker needs to come in, besides the secret.  When `process` ends, nobody can."""
+
+    told: dict[str, Any]
+    process: subprocess.Popen[bytes]
+
+
+def secrets_for_any_door() -> dict[str, str]:
+    """Return new secrets; the asker makes them without knowing which door it will be."""
+    return {NBD: tls_front.new_key(), ISCSI: iscsi_front.new_secret()}
+
+
+@contextmanager
+def door(
+    port: Port,
+    mode: OpenMode,
+    secrets: dict[str, str],
+    name: str,
+    fence: Callable[[], None],
+    on_error: Callable[[DriverError], None],
+) -> Iterator[Door]:
+    """
+    Yield the door to *port*: the one that VOLMIG_EXPORT names, or NBD where that is not possible.
+
+    iSCSI serves paths only, in whole sectors.
+
+    Raises:
+        NotReady: A tool or the address is missing.
+    """
+    with ExitStack() as opened:
+        folder = opened.enter_context(tls_front.private_folder())
+        path = _path_for_iscsi(port) if settings.VOLMIG_EXPORT == ISCSI else ""
+        if path:
+            target = opened.enter_context(
+                iscsi_front.iscsi_front(path, settings.VOLMIG_STORAGE_ADDRESS, folder, secrets[ISCSI], name)
+            )
+            told = {"kind": ISCSI, "iqn": target.iqn, "address": target.address, "port": target.port}
+            process = target.process
+        else:
+            socket_path = str(folder / "socket")
+            listener = opened.enter_context(tls_front.listen(settings.VOLMIG_STORAGE_ADDRESS))
+            process = opened.enter_context(tls_front.tls_front(socket_path, listener, secrets[NBD]))
+            server = PortServer(port, socket_path, mode, fence=fence, on_error=on_error)
+            # Closed before everything else: from then on nothing reaches the port.
+            opened.callback(server.close)
+            address, number = listener.getsockname()[:2]
+            told = {"kind": NBD, "address": address, "port": number}
+        yield Door(
+            {
+                **told,
+                "size_bytes": port.size_bytes,
+                "reads_zero_when_new": port.reads_zero_when_new,
+                "is_exclusive": port.is_exclusive,
+                "keeps_allocation": port.keeps_allocation,
+            },
+            process,
+        )
+
+
+def _path_for_iscsi(port: Port) -> str:
+    """Return the path by which a target reaches what *port* has open, empty when there is none."""
+    if not isinstance(port, LocalFilePort) or not port.still_at(port.path):
+        return ""
+    found = os.stat(port.path)
+    is_whole = stat.S_ISBLK(found.st_mode) or found.st_size % iscsi_front.SECTOR_BYTES == 0
+    return port.path if is_whole else ""

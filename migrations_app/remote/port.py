@@ -11,8 +11,9 @@ from typing import Any
 from django.db import DatabaseError, close_old_connections, connection
 
 from backends.drivers import iscsi_front, tls_front
-from backends.drivers.errors import ConnectionLost, DriverError, NotReady
+from backends.drivers.errors import ConnectionLost, DriverError
 from backends.drivers.nbd_port import NbdPort, load_libnbd
+from backends.drivers.nbd_server import ServerEnded
 from backends.drivers.ports import Extent, Port
 from backends.drivers.types import OpenMode
 from backends.models import Backend
@@ -43,7 +44,7 @@ def open_port(backend: Backend, pool: str, name: str, mode: OpenMode, right: Rig
         shown = f"'{name}' on host '{backend.host}' ({told['address']} port {told['port']})"
         try:
             port = _enter(told, secrets, mode, shown, backend.address, name, until_it_works)
-        except (ConnectionLost, NotReady) as error:
+        except (ConnectionLost, ServerEnded) as error:
             raise ConnectionLost(
                 error.message,
                 backend=backend.address,

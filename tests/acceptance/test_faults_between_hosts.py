@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from django.db.models.functions import Now
 
 from backends import secrets
 from backends.drivers import iscsi_front, tls_front
@@ -22,6 +23,7 @@ from tests.acceptance.conftest import is_running, wait_for_end, wait_until
 from tests.acceptance.hosts import digest_there, names_there, register_there, start_other
 from tests.acceptance.test_worker import SLOW, end_at_full_speed, has_checkpoint, owner_pid
 from tests.conftest import digest, object_path
+from tests.loopfs import mounted
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True)]
 
@@ -229,6 +231,40 @@ def test_destination_without_an_address_is_refused_with_the_remedy(start_worker,
     with pytest.raises(NoValidPool) as refused:
         services.request_migration(full_volume, TO, actor)
     assert [reason.code for reason in refused.value.reasons] == ["no_storage_address"]
+
+
+def test_address_that_the_host_does_not_have_fails_with_the_remedy_and_leaves_nothing(
+    start_worker, full_volume, there, actor
+):
+    start_other(start_worker, there, VOLMIG_STORAGE_ADDRESS="192.0.2.1")
+    before = digest(object_path(full_volume))
+    migration = services.request_migration(full_volume, TO, actor)
+    start_worker()
+    wait_for_end(migration)
+    assert migration.state == State.FAILED
+    assert "This host cannot serve volumes on '192.0.2.1'" in migration.error_text
+    assert "Set VOLMIG_STORAGE_ADDRESS" in migration.error_text
+    assert names_there(there) == set()
+    assert digest(object_path(full_volume)) == before
+
+
+def test_full_disk_on_the_other_host_is_told_in_its_own_words(start_worker, full_volume, actor, tmp_path):
+    with mounted("ext4", tmp_path, 150 * MIB) as mount_point:
+        there = register_there("b", "directory", mount_point / "there")
+        far = start_other(start_worker, there)
+        # The pool's own numbers would refuse it.
+        there.pools.update(free_bytes=10**12, total_bytes=10**12, reported_at=Now())
+        migration = services.request_migration(full_volume, TO, actor)
+        near = start_worker()
+        try:
+            wait_for_end(migration)
+            assert (migration.state, migration.error_code) == (State.FAILED, "no_space")
+            assert "[otherhost@b]" in migration.error_text
+            assert "ENOSPC" in migration.error_text
+            assert names_there(there) == set()
+        finally:
+            near.stop()
+            far.stop()
 
 
 def test_worker_that_goes_away_after_the_request_is_waited_for_and_cancel_needs_it_not(

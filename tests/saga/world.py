@@ -162,6 +162,9 @@ class MemoryJournal:
     def failed(self, step: Step, error: Exception) -> None:
         self._write(step.name, "failed", None, self.failures() + 1)
 
+    def waits(self, step: Step, error: Exception) -> None:
+        self._write(step.name, "waiting")
+
     def decide_undo(self, why: str, error: Exception | None) -> None:
         self._write("", "undo_decided", {"why": why}, 0)
 

@@ -82,6 +82,8 @@ def _status(
                 return "waiting", f"Paused, and tried again when resumed, after: {last.text}"
             is_tried_again = is_working and undo is None
             return ("running", f"Tried again after: {last.text}") if is_tried_again else ("failed", last.text)
+        case _Kind.WAITING if is_working and undo is None and migration.retry_at is not None:
+            return "running", migration.error_text
     if migration.state == State.PAUSED:
         return "waiting", "Paused at its last checkpoint."
     if migration.state == State.RETAINED:

@@ -147,6 +147,8 @@ def test_migration_waits_for_a_host_without_counting_and_without_filling_the_jou
     shown = presentation.progress(migration)
     assert shown.state_text == "Preparing: waiting for the worker of host 'far'"
     assert shown.attempts == 1
+    (running,) = [step for step in presentation.steps(migration) if step.status == "running"]
+    assert running.text == migration.error_text
     services.cancel_migration(migration, actor)
     type(migration).objects.filter(pk=migration.pk).update(retry_at=None)
     worker.advance(migration.pk)

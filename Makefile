@@ -21,7 +21,8 @@ VM_PACKAGES := qemu-utils qemu-system-x86 seabios busybox-static kmod lvm2 thin-
 
 STORAGE_TESTS := tests/conformance/test_rbd.py tests/conformance/test_iscsi.py tests/integration/test_matrix.py \
 	tests/integration/test_rbd_moves.py tests/acceptance/test_killed_between_storages.py \
-	tests/integration/test_storage_hangs.py tests/integration/test_storage_refuses.py
+	tests/integration/test_storage_hangs.py tests/integration/test_storage_refuses.py \
+	tests/acceptance/test_interrupted_validation.py
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev system-packages system-packages-demo demo test test-storage test-faults test-vm lint format lock clean

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,10 +48,12 @@ class Bench:
         self.pool = pool
         self.size_bytes = size_bytes
         self.peer = peer
-        self.prefix = f"{NAME_PREFIX}{secrets.token_hex(4)}-"
+        # When it was made tells a later run whether it was left behind.
+        self.prefix = f"{NAME_PREFIX}{int(time.time()):x}-{secrets.token_hex(3)}-"
         self._names: list[str] = []
         self._drivers: list[Driver] = []
         self._ports: list[Port] = []
+        self._moves: list[tuple[str, dict, str, str]] = []
         self._was_peer_used = False
         self._is_thin: bool | None = None
 
@@ -119,19 +122,37 @@ class Bench:
                 port.write(offset, memoryview(content))
             port.flush()
 
+    def will_move(self, name: str, there: dict, pool: str, new_name: str) -> None:
+        """Note a native move, which may run by itself: it is cancelled when the promise ends before it."""
+        self._moves.append((name, there, pool, new_name))
+
     # -- cleaning up -----------------------------------------------------------------------------------------
 
     def clean_up(self) -> list[str]:
-        """Delete everything that was named, and return what could not be deleted and why."""
+        """
+        Delete everything that was named, and return what could not be deleted and why.
+
+        Safe to repeat: yes, also after it was interrupted.
+        """
         for port in self._ports:
             port.close()
-        names, self._names, self._ports = self._names, [], []
-        problems = self._delete(self.make_driver, self.pool, names)
+        problems = self._cancel_moves()
+        problems += self._delete(self.make_driver, self.pool, self._names)
         if self.peer is not None and self._was_peer_used:
-            problems += self._delete(self.peer.make_driver, self.peer.pool, names)
+            problems += self._delete(self.peer.make_driver, self.peer.pool, self._names)
         for driver in self._drivers:
             driver.close()
-        self._drivers = []
+        return problems
+
+    def _cancel_moves(self) -> list[str]:
+        problems = []
+        for name, *where in self._moves:
+            try:
+                with self.make_driver() as driver:
+                    driver.check()
+                    driver.cancel_move(self.pool, name, *where)
+            except DriverError as error:
+                problems.append(f"the move of '{name}' could not be cancelled: {error}")
         return problems
 
     def _delete(self, make_driver: Callable[[], Driver], pool: str, names: list[str]) -> list[str]:

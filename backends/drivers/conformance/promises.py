@@ -673,6 +673,7 @@ def native_move_keeps_the_source_until_finished(bench: Bench) -> None:
     name, new_name = bench.new_volume(driver), bench.name("moved")
     content = pattern(bench.size_bytes)
     bench.write(name, (0, content))
+    bench.will_move(name, there, peer.pool, new_name)
     for _ in range(2):
         status = _move(driver, bench.pool, name, there, peer.pool, new_name)
         expect(bench.read(name) == content, "the source is not what it was before the move")
@@ -713,6 +714,7 @@ def cancelled_move_leaves_nothing(bench: Bench) -> None:
     name, new_name = bench.new_volume(driver), bench.name("moved")
     content = pattern(4096)
     bench.write(name, (0, content))
+    bench.will_move(name, there, peer.pool, new_name)
     driver.start_move(bench.pool, name, there, peer.pool, new_name)
     other = bench.peer_driver()
     for _ in range(2):

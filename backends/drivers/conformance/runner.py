@@ -77,7 +77,11 @@ def _run(promise: Callable[[Bench], None], bench: Bench) -> PromiseResult:
     except Exception as error:  # Anything else that leaves a driver breaks the contract as well.
         error_text = f"the driver raised {type(error).__name__}, which is no DriverError: {error}"
     finally:
-        leftovers = _clean_up(bench)
+        try:
+            leftovers = _clean_up(bench)
+        except KeyboardInterrupt:
+            _clean_up(bench)
+            raise
     if leftovers:
         error_text = "; ".join(filter(None, [error_text, *leftovers]))
     return PromiseResult(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from typing import Any
 
 from django.conf import settings
@@ -10,7 +11,8 @@ from django.core.management.base import CommandParser
 
 from backends import services
 from backends.cli import Exit, VolmigCommand
-from backends.drivers.conformance import NAME_PREFIX, PromiseResult, run_promises
+from backends.drivers.conformance import NAME_PREFIX, PromiseResult, remove_leftovers, run_promises
+from backends.models import Pool
 from backends.services import InventoryRefused
 
 _MARKS = {"passed": "ok", "skipped": "skipped", "broken": "FAILED"}
@@ -21,11 +23,12 @@ class Command(VolmigCommand):
 
     help = (
         "Try out on a pool what a driver must promise: volumes are made, written, read back and deleted. "
-        f"Only objects whose names begin with '{NAME_PREFIX}' are touched, and removed again. "
+        f"Only objects whose names begin with '{NAME_PREFIX}' are touched, and removed again, also "
+        "when it is interrupted; what a run that was killed has left is removed by a run an hour later. "
         "Run it on the backend's host before the first real volume goes there."
     )
     examples = ("manage.py validate_backend store1@ssd", "manage.py validate_backend store1@ssd#main --json")
-    exits = (Exit.DONE, Exit.UNEXPECTED, Exit.USAGE, Exit.REFUSED, Exit.FAILED)
+    exits = (Exit.DONE, Exit.UNEXPECTED, Exit.USAGE, Exit.REFUSED, Exit.FAILED, Exit.INTERRUPTED)
 
     def add_options(self, parser: CommandParser) -> None:
         parser.add_argument("backend", metavar="HOST@BACKEND[#POOL]")
@@ -41,10 +44,29 @@ class Command(VolmigCommand):
         with services.make_driver(pool.backend) as driver:
             driver.check()
         results = []
-        for result in run_promises(lambda: services.make_driver(pool.backend), pool.name):
-            results.append(result)
-            self._show(result)
+        # Ended by a signal, it cleans up as after Ctrl-C.
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            self._remove_leftovers(pool)
+            for result in run_promises(lambda: services.make_driver(pool.backend), pool.name):
+                results.append(result)
+                self._show(result)
+        finally:
+            signal.signal(signal.SIGTERM, before)
         return self._sum_up(str(pool), results)
+
+    def _remove_leftovers(self, pool: Pool) -> None:
+        for place in pool.backend.pools.all():
+            left = remove_leftovers(lambda: services.make_driver(pool.backend), place.name)
+            for name in left.removed:
+                self.say(f"removed  '{name}' on {place}, which an earlier run had left")
+            for problem in left.problems:
+                self.warn(f"Left by an earlier run on {place}: {problem}")
+            if left.kept:
+                self.warn(
+                    f"{len(left.kept)} objects on {place} are of another run that is under way, or was killed within "
+                    "the last hour. Left alone; `manage.py doctor` shows them."
+                )
 
     def _show(self, result: PromiseResult) -> None:
         why = result.error_text or result.skipped_reason

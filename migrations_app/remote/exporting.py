@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import signal
 import subprocess
+import threading
 import time
 from contextlib import ExitStack
 from typing import Any
@@ -26,6 +27,7 @@ from migrations_app.models import RemoteCall
 from migrations_app.remote.doors import Door, door
 from migrations_app.remote.rights import RemoteFence
 from migrations_app.remote.values import pack_error
+from migrations_app.saga.step import LeaseLost
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +67,7 @@ class _Export:
             way_in = opened.enter_context(
                 door(port, mode, secrets.unseal(call.secret), str(call.pk), self._fence.check, self._note)
             )
+            threading.Thread(target=self._guard, args=(way_in.process,), daemon=True).start()
             if self._tell(way_in):
                 self._watch(way_in.process)
         if self._error is not None:
@@ -94,6 +97,20 @@ class _Export:
                 logger.warning("the database cannot be used now", exc_info=True)
                 connection.close()
                 self._fence.check()
+            time.sleep(_LOOK_SECONDS)
+
+    def _guard(self, server: subprocess.Popen[bytes]) -> None:
+        """
+        End the server when the lease has run out by this host's clock.
+
+        From a thread of its own: a database that is away can keep the other one waiting for minutes.
+        """
+        while server.returncode is None:
+            try:
+                self._fence.check()
+            except LeaseLost:
+                server.kill()
+                return
             time.sleep(_LOOK_SECONDS)
 
     def _note(self, error: DriverError) -> None:

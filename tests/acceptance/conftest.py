@@ -61,7 +61,7 @@ class Worker:
     """A worker started as its user would start it."""
 
     def __init__(self, env: dict[str, str], command: str, log: Path) -> None:
-        self.log = log
+        self.log, self.env = log, env
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [*MANAGE, command],

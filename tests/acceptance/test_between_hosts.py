@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
+import subprocess
 
 import pytest
 
 from backends.drivers.types import MIB
 from migrations_app import services
-from migrations_app.models import RemoteCall, WorkerHost
+from migrations_app.models import RemoteCall, VolumeMigration, WorkerHost
 from migrations_app.services import Options
 from migrations_app.states import State
-from tests.acceptance.conftest import wait_for_end, wait_until
-from tests.acceptance.hosts import digest_there, names_there, register_there, start_other, volume_there
+from tests.acceptance.conftest import MANAGE, wait_for_end, wait_until
+from tests.acceptance.hosts import (
+    digest_there,
+    driver_there,
+    names_there,
+    register_there,
+    start_other,
+    volume_there,
+)
 from tests.conftest import digest, object_path
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True)]
@@ -76,3 +84,31 @@ def test_hosts_that_move_volumes_to_each_other_do_not_wait_for_each_other(
         assert (migration.state, migration.error_text) == (State.DONE, "")
     assert [digest_there(v) for v in ours] + [digest(object_path(v)) for v in theirs] == digests
     assert names_there(there) == {v.object_name for v in ours}
+
+
+def test_doctor_asks_the_other_host_before_it_deletes_what_was_left(
+    start_worker, make_backend, make_volume, actor, tmp_path
+):
+    here, there = make_backend("a"), register_there("b", "directory", tmp_path / "there")
+    volume = make_volume(here)
+    far = start_other(start_worker, there)
+    migration = services.request_migration(volume, "otherhost@b", actor)
+    with driver_there(there) as driver:
+        driver.check()
+        driver.create("main", migration.destination_object_name, volume.size_bytes)
+    services.resolve_migration(_stopped(migration), services.Truth.AT_SOURCE, actor, typed_name=volume.name)
+    doctor = [*MANAGE, "doctor", "--fix"]
+    # Whether the volume itself is whole can be told by its own host only, and nobody answers there.
+    done = subprocess.run(doctor, env={**far.env, "VOLMIG_HOST": "otherhost"}, capture_output=True, text=True)
+    assert "the volume itself is not whole" in done.stdout
+    assert names_there(there) == {migration.destination_object_name}
+    near = start_worker()
+    wait_until(lambda: WorkerHost.objects.filter(host="testhost", pid=near.pid).exists())
+    done = subprocess.run(doctor, env={**far.env, "VOLMIG_HOST": "otherhost"}, capture_output=True, text=True)
+    assert (done.returncode, names_there(there)) == (0, set()), done.stdout
+
+
+def _stopped(migration: VolumeMigration) -> VolumeMigration:
+    VolumeMigration.objects.filter(pk=migration.pk).update(state=State.NEEDS_OPERATOR)
+    migration.refresh_from_db()
+    return migration

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -101,6 +102,8 @@ def _end(process: subprocess.Popen[bytes], stop_signal: signal.Signals) -> None:
             return
         except subprocess.TimeoutExpired:
             continue
+    # It ends when its device answers; until then somebody must be there to take note.
+    threading.Thread(target=process.wait, name=f"wait-{process.pid}", daemon=True).start()
 
 
 def _text(raw: bytes) -> str:

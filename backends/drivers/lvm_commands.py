@@ -16,6 +16,7 @@ from typing import Any
 from backends.drivers.commands import Finished, run_command
 from backends.drivers.errors import (
     AlreadyExists,
+    CorruptData,
     DriverError,
     InUse,
     NoSpace,
@@ -66,6 +67,9 @@ _MEANINGS: tuple[tuple[type[DriverError], tuple[str, ...]], ...] = (
     (NotPermitted, ("is read-only",)),
     (NotPermitted, ("while PVs are missing",)),
     (Transient, ("Can't get lock",)),
+    # Also of a physical volume that is read-only: LVM does not tell one from the other.
+    (CorruptData, ("Error writing device",)),
+    (CorruptData, ("Error reading device",)),
 )
 
 

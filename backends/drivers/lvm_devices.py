@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from backends.drivers.block_device_port import BlockDevicePort
 from backends.drivers.device_usage import users_of_device
 from backends.drivers.errors import DriverError, InUse
 from backends.drivers.lvm_commands import LogicalVolume
+from backends.drivers.lvm_thin_map import mapped_runs
+from backends.drivers.lvm_thin_port import ThinVolumePort
 from backends.drivers.types import OpenMode, Usage
 
 # udev and LVM's own scans open a device for an instant whenever somebody has closed it.
@@ -36,9 +39,11 @@ def open_device(
     assert lv.device is not None, "it was activated"
     # A thin pool that does not zero what it hands out shows old data around the first write to a block.
     reads_zero = is_thin and lv.is_zeroed
+    device = lv.device
+    make_port = partial(ThinVolumePort, read_map=lambda: mapped_runs(device)) if is_thin else BlockDevicePort
     try:
-        port = BlockDevicePort(
-            f"/dev/dm-{lv.device[1]}",
+        port = make_port(
+            f"/dev/dm-{device[1]}",
             mode,
             size_bytes=size_bytes,
             shown_path=shown_path,

@@ -12,6 +12,7 @@ from backends.drivers.commands import run_command
 from backends.drivers.errors import (
     AlreadyExists,
     BadOptions,
+    CorruptData,
     InUse,
     NoSpace,
     NotFound,
@@ -67,6 +68,8 @@ def test_program_speaks_english_and_cannot_ask(program):
         ('Failed to find logical volume "vg/v"', NotFound),
         ('Existing logical volume "v" not found in volume group "vg"', NotFound),
         ('Volume group "vg" has insufficient free space (402 extents): 3000 required.', NoSpace),
+        ("Error writing device /dev/sdx at 5632 length 1536. Failed to write VG vg.", CorruptData),
+        ("Error reading device /dev/sdx at 0 length 512.", CorruptData),
         ("Cannot create new thin volume, free space in thin pool vg/thin reached threshold.", NoSpace),
         ("Logical volume vg/v in use.", InUse),
         ("/dev/mapper/control: open failed: No such device", NotReady),

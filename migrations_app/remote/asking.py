@@ -158,8 +158,8 @@ def what_went_wrong(call: RemoteCall) -> Exception | None:
 
 
 def forget_old_calls() -> int:
-    """Delete the calls that ended long ago, and those that nobody ever took; return how many."""
+    """Delete the calls that ended long ago, and those of hosts that do not come back; return how many."""
     old = Now() - timedelta(seconds=_KEPT_SECONDS)
     never = Now() - timedelta(seconds=24 * _KEPT_SECONDS)
-    rows = RemoteCall.objects.filter(Q(state=_State.ENDED, ended_at__lt=old) | Q(asked_at__lt=never))
-    return rows.exclude(state=_State.SERVING).delete()[0]
+    rows = RemoteCall.objects.annotate(last=Coalesce("heard_at", "asked_at"))
+    return rows.filter(Q(state=_State.ENDED, ended_at__lt=old) | Q(last__lt=never)).delete()[0]

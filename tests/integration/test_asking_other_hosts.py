@@ -122,12 +122,18 @@ def test_nothing_is_asked_inside_a_transaction(far, alive):
 
 
 def test_old_calls_are_forgotten(far):
-    for state, hours in (("ended", 2), ("ended", 0), ("asked", 30), ("serving", 30)):
+    for state, hours, heard in (
+        ("ended", 2, 2),
+        ("ended", 0, 0),
+        ("asked", 30, None),
+        ("serving", 30, 0),
+        ("serving", 30, 29),
+    ):
         then = Now() - timedelta(hours=hours)
-        RemoteCall.objects.create(
-            host="far", backend=far, operation="check", state=state, asked_at=then, ended_at=then
-        )
-    assert asking.forget_old_calls() == 2
+        heard_at = None if heard is None else Now() - timedelta(hours=heard)
+        values = {"state": state, "asked_at": then, "ended_at": then, "heard_at": heard_at}
+        RemoteCall.objects.create(host="far", backend=far, operation="check", **values)
+    assert asking.forget_old_calls() == 3
     assert sorted(RemoteCall.objects.values_list("state", flat=True)) == ["ended", "serving"]
 
 

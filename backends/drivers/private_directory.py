@@ -22,8 +22,8 @@ _SURELY_LEFT_SECONDS = 60.0
 class PrivateDirectory:
     """A new directory, locked from now on."""
 
-    def __init__(self, prefix: str) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix=prefix))
+    def __init__(self, prefix: str, parent: Path | None = None) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         self._fd: int | None = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
 
@@ -40,18 +40,18 @@ class PrivateDirectory:
 
 
 @contextmanager
-def private_directory(prefix: str) -> Iterator[Path]:
-    """Yield a new directory, locked while it is in use, removed at the end."""
-    directory = PrivateDirectory(prefix)
+def private_directory(prefix: str, parent: Path | None = None) -> Iterator[Path]:
+    """Yield a new directory in *parent* (default: the temporary files'), locked while it is in use, then removed."""
+    directory = PrivateDirectory(prefix, parent)
     try:
         yield directory.path
     finally:
         directory.remove()
 
 
-def private_directories(prefix: str) -> Iterator[tuple[Path, bool]]:
+def private_directories(prefix: str, parent: Path | None = None) -> Iterator[tuple[Path, bool]]:
     """Yield the directories of this user, and of each whether its process is alive."""
-    for path in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+    for path in (parent or Path(tempfile.gettempdir())).glob(f"{prefix}*"):
         with suppress(OSError):
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
@@ -70,9 +70,9 @@ def _is_locked(fd: int) -> bool:
     return False
 
 
-def sweep(prefix: str, older_than_seconds: float = _SURELY_LEFT_SECONDS) -> None:
+def sweep(prefix: str, older_than_seconds: float = _SURELY_LEFT_SECONDS, parent: Path | None = None) -> None:
     """Remove the directories of processes that were killed."""
-    for path, is_alive in private_directories(prefix):
+    for path, is_alive in private_directories(prefix, parent):
         with suppress(OSError):
             if not is_alive and time.time() - path.stat().st_mtime > older_than_seconds:
                 shutil.rmtree(path, ignore_errors=True)

@@ -7,7 +7,6 @@ an environment.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import shutil
@@ -23,13 +22,14 @@ from typing import Any
 
 from backends.drivers.errors import ConnectionLost, NotReady
 from backends.drivers.oserrors import os_errors_translated
+from backends.drivers.private_directory import private_directory
+from backends.drivers.private_directory import sweep as remove_left
 
 #: The name under which the key is known to both sides.
 USER = "volmig"
 _KEY_BYTES = 32
 _MEMORY = Path("/dev/shm")  # noqa: S108
 _PREFIX = "volmig-export-"
-_YOUNG_SECONDS = 60
 _START_SECONDS = 10.0
 _STOP_SECONDS = 2.0
 _PACKAGES = {"nbdkit": "nbdkit", "setpriv": "util-linux"}
@@ -66,14 +66,8 @@ def private_folder() -> Iterator[Path]:
     Locked while it is in use: those of processes that were killed are removed when the next one is made.
     """
     sweep()
-    path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_parent()))
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+    with private_directory(_PREFIX, _parent()) as path:
         yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-        os.close(fd)
 
 
 def _parent() -> Path:
@@ -82,16 +76,7 @@ def _parent() -> Path:
 
 def sweep() -> None:
     """Remove the directories of processes that were killed, keys and all.  Safe to repeat: yes."""
-    for path in _parent().glob(f"{_PREFIX}*"):
-        with suppress(OSError):
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Not yet locked by who has just made it.
-                if time.time() - os.fstat(fd).st_mtime > _YOUNG_SECONDS:
-                    shutil.rmtree(path, ignore_errors=True)
-            finally:
-                os.close(fd)
+    remove_left(_PREFIX, parent=_parent())
 
 
 def listen(address: str) -> socket.socket:

@@ -13,7 +13,7 @@ DEMO_PACKAGES := e2fsprogs python3-venv
 TEST_PACKAGES := e2fsprogs python3-venv xfsprogs btrfs-progs chromium fonts-dejavu-core \
 	nbdkit libnbd-bin python3-libnbd qemu-utils
 # By `make test-storage`:
-STORAGE_PACKAGES := qemu-utils qemu-block-extra python3-libnbd tgt libiscsi-bin \
+STORAGE_PACKAGES := e2fsprogs qemu-utils qemu-block-extra nbdkit python3-libnbd tgt libiscsi-bin \
 	ceph-mon ceph-osd ceph-common python3-rados python3-rbd
 # And by `make test-vm`, which fetches the guest's kernel besides:
 VM_PACKAGES := qemu-utils qemu-system-x86 seabios busybox-static kmod lvm2 thin-provisioning-tools \

@@ -156,7 +156,10 @@ class CephLab:
         return conf
 
     def stop(self) -> None:
-        for process in self.processes.values():
+        for name, process in self.processes.items():
+            if process.poll() is not None:
+                said = "\n".join(self.folder.joinpath(f"{name}.said").read_text().splitlines()[-40:])
+                print(f"ceph-{name} had ended by itself with status {process.returncode}:\n{said}")
             process.kill()
             process.wait(20)
 

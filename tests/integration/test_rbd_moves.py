@@ -68,20 +68,23 @@ def content(driver):
 def assert_nothing_is_left(driver):
     """Neither an image, nor a note, nor a process."""
     io = driver._cluster.pool("backups")
-    wait_until(lambda: not copying_processes(), 5)
+    wait_until(lambda: not copying_processes(driver), 5)
     for pool in ("volumes", "backups"):
         assert driver._cluster.rbd.RBD().list(driver._cluster.pool(pool)) == []
     assert [o.key for o in io.list_objects() if "volmig" in o.key] == []
 
 
-def copying_processes() -> list[int]:
+def copying_processes(driver) -> list[int]:
+    """Return the processes that copy in this cluster; other tests may run beside."""
+    conf = driver.options.conf.encode()
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if b"backends.drivers.rbd_copy" in (folder / "cmdline").read_bytes().split(b"\0"):
-                found.append(int(folder.name))
+            words = (folder / "cmdline").read_bytes()
         except OSError:
             continue
+        if b"backends.drivers.rbd_copy" in words and conf in words:
+            found.append(int(folder.name))
     return found
 
 
@@ -136,16 +139,16 @@ def test_next_worker_finds_the_copy_of_a_killed_one(cluster, driver, there, cont
         [sys.executable, "-c", code, str(cluster.conf), json.dumps(there)], cwd=ROOT, timeout=60
     )
     assert done.returncode == -signal.SIGKILL
-    (pid,) = copying_processes()
+    (pid,) = copying_processes(driver)
     assert not move(driver, there).is_finished
-    assert copying_processes() == [pid]
+    assert copying_processes(driver) == [pid]
     wait_for_move(driver, there)
     assert holds(driver, "backups", "new", content)
 
 
 def test_killed_copy_is_noticed_and_begun_anew(driver, there, content):
     move(driver, there)
-    (pid,) = copying_processes()
+    (pid,) = copying_processes(driver)
     os.kill(pid, signal.SIGKILL)
 
     with pytest.raises(
@@ -162,7 +165,7 @@ def test_killed_copy_is_noticed_and_begun_anew(driver, there, content):
 @pytest.mark.parametrize("who", ["running", "stopped", "killed"])
 def test_cancelled_move_leaves_nothing(who, driver, there, content):
     move(driver, there)
-    (pid,) = copying_processes()
+    (pid,) = copying_processes(driver)
     time.sleep(0.5)
     if who != "running":
         os.kill(pid, signal.SIGSTOP if who == "stopped" else signal.SIGKILL)
@@ -173,14 +176,14 @@ def test_cancelled_move_leaves_nothing(who, driver, there, content):
     if who == "stopped":
         # Whatever it still had to write was refused.
         os.kill(pid, signal.SIGCONT)
-    wait_until(lambda: not copying_processes(), 5)
+    wait_until(lambda: not copying_processes(driver), 5)
     assert holds(driver, "volumes", "vol", content)
 
 
 def test_copy_that_nobody_asks_about_ends_and_cleans_up(driver, there, content, monkeypatch):
     monkeypatch.setattr(rbd_copy, "INTEREST_SECONDS", 1.0)
     move(driver, there)
-    wait_until(lambda: not copying_processes(), 10)
+    wait_until(lambda: not copying_processes(driver), 10)
     assert driver._cluster.rbd.RBD().list(driver._cluster.pool("backups")) == []
     assert [o.key for o in driver._cluster.pool("backups").list_objects() if "volmig" in o.key] == []
     assert holds(driver, "volumes", "vol", content)
@@ -189,12 +192,12 @@ def test_copy_that_nobody_asks_about_ends_and_cleans_up(driver, there, content, 
 def test_silent_store_delays_the_copy_and_does_not_end_it(cluster, driver, there, content, monkeypatch):
     monkeypatch.setattr("backends.drivers.rbd_cluster._ANSWER_SECONDS", 2)
     move(driver, there)
-    (pid,) = copying_processes()
+    (pid,) = copying_processes(driver)
     os.kill(cluster.processes["osd"].pid, signal.SIGSTOP)
     try:
         time.sleep(4)
     finally:
         os.kill(cluster.processes["osd"].pid, signal.SIGCONT)
-    assert copying_processes() == [pid]
+    assert copying_processes(driver) == [pid]
     wait_for_move(driver, there)
     assert holds(driver, "backups", "new", content)

@@ -319,3 +319,11 @@ def test_frozen_source_worker_loses_its_lun_with_its_lease(by_iscsi):
     for pid in tree:
         os.kill(pid, signal.SIGCONT)
     by_iscsi.assert_arrives_whole()
+
+
+def test_frozen_export_is_replaced(crossing):
+    """It neither answers nor can be asked to end; its rival is let in only when it is gone."""
+    export = crossing.export
+    os.kill(export, signal.SIGSTOP)
+    wait_until(lambda: not is_running(export), seconds=60)
+    crossing.assert_arrives_whole()

@@ -63,8 +63,8 @@ def private_directories(prefix: str, parent: Path | None = None) -> Iterator[tup
 
 def _is_locked(fd: int) -> bool:
     try:
-        # Let go when the descriptor is closed.
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Shared, so that two who ask at once do not see each other; let go when the descriptor is closed.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     return False

@@ -36,3 +36,15 @@ def test_key_is_gone_with_its_use(monkeypatch, tmp_path):
     with tls_front.key_file("abc") as path:
         assert oct(os.stat(path).st_mode & 0o777) == "0o600"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_several_may_ask_at_once_whether_a_process_is_alive(tmp_path):
+    dead, alive = (PrivateDirectory(PREFIX, tmp_path) for _ in range(2))
+    dead.leave()
+    first = private_directories(PREFIX, tmp_path)
+    second = private_directories(PREFIX, tmp_path)
+    expected = {(dead.path, False), (alive.path, True)}
+    # Each is still looking at a directory when the other does.
+    assert {answer for pair in zip(first, second, strict=True) for answer in pair} == expected
+    alive.remove()
+    assert dict(private_directories(PREFIX, tmp_path)) == {dead.path: False}

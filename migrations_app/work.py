@@ -80,6 +80,10 @@ class Run:
         self.lease.fence()
         if is_draining():
             raise SliceOver
+        # A storage there may hang for ever; a cancel is heard all the same, until there is nothing to cancel any more.
+        is_over = self.journal.undo_is_decided() or self.journal.output("switch")
+        if self.wishes.cancel and not is_over:
+            raise CancelRequested
 
     def open_source(self, driver: Driver) -> Port:
         """Return the source, opened so that nobody else can write to it."""

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from backends.drivers.errors import ConnectionLost, NotReady
+from backends.drivers.errors import ConnectionLost, DriverError, NotReady
 from backends.drivers.oserrors import os_errors_translated
 from backends.drivers.private_directory import private_directory
 from backends.drivers.private_directory import sweep as remove_left
@@ -98,7 +98,7 @@ def listen(address: str) -> socket.socket:
             except BaseException:
                 listener.close()
                 raise
-    except Exception as error:
+    except DriverError as error:
         raise NotReady(
             f"This host cannot serve volumes on '{address}': {error}",
             operation="open",

@@ -183,11 +183,11 @@ def _is_rival(child: _Child, call: RemoteCall) -> bool:
     Tell whether *child* must end before *call* may begin.
 
     That is what an earlier epoch of the same migration still does: its asker has lost the lease, and a process that
-    is frozen would hold the volume for ever.  And what the same epoch has served and does not want any more.
+    is frozen would hold the volume for ever.  And what the same epoch does not want any more.
     """
     other = child.call
     if call.operation in LOOKING or other.migration_id is None or other.migration_id != call.migration_id:
         return False
     if other.epoch < call.epoch:
         return True
-    return other.operation == "open" and RemoteCall.objects.filter(pk=other.pk, is_wanted=False).exists()
+    return RemoteCall.objects.filter(pk=other.pk, is_wanted=False).exists()

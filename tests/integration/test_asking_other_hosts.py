@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from django.db import transaction
@@ -182,3 +184,23 @@ def test_roll_back_is_refused_while_nobody_can_say_whether_the_volume_was_writte
     JournalEntry.objects.create(migration=migration, step="switch", kind="done", output={"changed": "x"})
     with pytest.raises(NotNow, match="could not be asked whether it was written to"):
         services.roll_back(migration, actor)
+
+
+def test_cancel_is_heard_while_the_other_host_does_not_answer(
+    far, alive, make_backend, make_volume, actor, monkeypatch
+):
+    volume = make_volume(make_backend("a"))
+    migration = services.request_migration(volume, "far@disk", actor, Options(force_host_copy=True))
+    sleep, asked = time.sleep, []
+
+    def sleep_and_cancel(seconds):
+        if not asked:
+            asked.append(services.cancel_migration(migration, actor))
+        sleep(seconds)
+
+    monkeypatch.setattr(asking, "time", SimpleNamespace(sleep=sleep_and_cancel, monotonic=time.monotonic))
+    started = time.monotonic()
+    worker.advance(migration.pk)
+    assert time.monotonic() - started < 20
+    migration.refresh_from_db()
+    assert (migration.state, RemoteCall.objects.get().state) == (State.CANCELLED, "ended")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.ceph_lab import ceph_cluster
@@ -49,17 +51,39 @@ def test_missing_tool_skips_elsewhere(name, no_tools, monkeypatch):
         NEEDS[name](no_tools)
 
 
-@pytest.mark.parametrize(("required", "status"), [("", 0), ("rbd", 0), ("lvm", 1), ("rbd,nfs", 1)])
-def test_missing_machine_skips_or_fails(required, status, monkeypatch, capsys):
-    def run_in_guest(*args, **kwargs):
-        raise vm_main.NoMachine("`qemu-system-x86_64` is not on this machine")
+@pytest.fixture
+def guest(monkeypatch):
+    """Return a function that sets what running a command in the guest raises."""
 
-    monkeypatch.setattr(vm_main, "run_in_guest", run_in_guest)
-    monkeypatch.setattr(vm_main.os, "geteuid", lambda: 0)
-    monkeypatch.setattr(vm_main.sys, "argv", ["tests.vm"])
+    def fail(error):
+        def run_in_guest(*args, **kwargs):
+            raise error
+
+        monkeypatch.setattr(vm_main, "run_in_guest", run_in_guest)
+        monkeypatch.setattr(vm_main.os, "geteuid", lambda: 0)
+        monkeypatch.setattr(vm_main.sys, "argv", ["tests.vm"])
+
+    return fail
+
+
+@pytest.mark.parametrize(("required", "status"), [("", 0), ("rbd", 0), ("lvm", 1), ("rbd,nfs", 1)])
+def test_missing_machine_skips_or_fails(required, status, guest, monkeypatch, capsys):
+    guest(vm_main.NoMachine("`qemu-system-x86_64` is not on this machine"))
     monkeypatch.setenv("VOLMIG_REQUIRE", required)
     assert vm_main.main() == status
     said = capsys.readouterr().out
     assert (
         f"{'Failed' if status else 'Skipped'}: no virtual machine here: `qemu-system-x86_64` is not" in said
     )
+
+
+def test_machine_that_is_lost_in_the_middle_of_the_tests_fails(guest, monkeypatch, capsys):
+    guest(vm_main.Lost("the machine has not ended within 2 seconds: "))
+    monkeypatch.setenv("VOLMIG_REQUIRE", "")
+    assert vm_main.main() == 1
+    assert "Failed: the machine has not ended within 2 seconds" in capsys.readouterr().out
+
+
+def test_every_file_of_the_guest_is_run_by_one_machine():
+    there = sorted(path.name for path in Path("tests/vm_guest").glob("test_*.py"))
+    assert sorted(f"test_{name}.py" for part in vm_main.PARTS for name in part) == there

@@ -28,6 +28,10 @@ _VIRTIOFSD = ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd")
 _JUNK = b"old data of another volume! " * 40_000
 
 
+class Lost(Exception):
+    """A machine ended, or was ended, before its command did."""
+
+
 def run_in_guest(
     command: str,
     *,
@@ -45,7 +49,8 @@ def run_in_guest(
         output: This process's own, if not given.
 
     Raises:
-        NoMachine: There is no machine, or it did not come to the end of the command in time.
+        NoMachine: There is no machine.
+        Lost: The command had begun, and the machine has not come to its end, or not in time.
     """
     kernel = get_kernel(CACHE)
     with tempfile.TemporaryDirectory(prefix="volmig-vm-") as name:
@@ -135,23 +140,27 @@ def _shared_root(folder: Path) -> Iterator[None]:
 
 def _boot(arguments: Sequence[str], folder: Path, limit_seconds: int, output: BinaryIO) -> int:
     # A pipe, because QEMU's chardev needs a file that it can open again by name.
+    has_spoken = threading.Event()
     with subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as machine:
-        relay = threading.Thread(target=_relay, args=(machine, output), daemon=True)
+        relay = threading.Thread(target=_relay, args=(machine, output, has_spoken), daemon=True)
         relay.start()
         try:
             machine.wait(limit_seconds)
+            problem = "ended early"
         except subprocess.TimeoutExpired:
-            raise NoMachine(f"the machine has not ended within {limit_seconds} seconds") from None
+            problem = f"has not ended within {limit_seconds} seconds"
         finally:
             machine.kill()
             relay.join(10)
     with suppress(FileNotFoundError, ValueError, IndexError):
         return int((folder / "status").read_text().split("status=")[1])
-    raise NoMachine(f"the machine ended early: {(folder / 'console').read_text(errors='replace')[-1500:]}")
+    console = (folder / "console").read_text(errors="replace")[-1500:]
+    raise (Lost if has_spoken.is_set() else NoMachine)(f"the machine {problem}: {console}")
 
 
-def _relay(machine: subprocess.Popen[bytes], output: BinaryIO) -> None:
+def _relay(machine: subprocess.Popen[bytes], output: BinaryIO, has_spoken: threading.Event) -> None:
     assert machine.stdout is not None, "it was asked for"
     while piece := os.read(machine.stdout.fileno(), 65536):
+        has_spoken.set()
         output.write(piece.replace(b"\r\n", b"\n"))
         output.flush()

@@ -41,11 +41,15 @@ class Server:
         sh("rpcbind", "-w")
         sh("rpc.statd", "--no-notify")
         sh("mount", "-t", "nfsd", "nfsd", "/proc/fs/nfsd")
-        # For so long after the start, former clients may claim their locks, and nobody else gets any.
-        for name in ("nfsv4leasetime", "nfsv4gracetime"):
-            Path(f"/proc/fs/nfsd/{name}").write_text("10")
+        # For so long after each start, former clients may claim their locks, and nobody else gets any.
+        for name in ("/proc/fs/nfsd/nfsv4leasetime", "/proc/fs/nfsd/nfsv4gracetime"):
+            Path(name).write_text("10")
+        for name in ("nlm_timeout", "nlm_grace_period"):
+            Path(f"/sys/module/lockd/parameters/{name}").write_text("3")
         self.export()
         self.answer()
+        # There are none yet.
+        Path("/proc/fs/nfsd/v4_end_grace").write_text("Y")
         sh("rpc.mountd")
 
     def export(self) -> None:

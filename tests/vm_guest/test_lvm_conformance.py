@@ -1,8 +1,11 @@
 """The LVM driver keeps every promise, on real device-mapper devices."""
 
+from functools import partial
+
 import pytest
 
 from backends.drivers.conformance import PROMISES, Peer, run_promises
+from backends.drivers.lvm import LvmDriver
 from tests.vm_guest.conftest import Place
 
 #: What LVM does not have, by the beginning of the reason.
@@ -21,11 +24,20 @@ SKIPPED_BY_KIND = {
 }
 
 
+class AsChecked(LvmDriver):
+    """Is not checked again: promises ask for new objects all the time, and a report of LVM's takes long here."""
+
+    def check(self) -> None:
+        pass
+
+
 @pytest.mark.parametrize("kind", ["thick", "thin"])
 @pytest.mark.parametrize("promise", [promise.__name__ for promise in PROMISES])
 def test_lvm_driver_keeps(promise, kind, volume_groups, volumes_left):
     one, two = (Place(vg, kind == "thin") for vg in volume_groups)
-    (result,) = run_promises(one.driver, one.pool, peer=Peer(two.driver, two.pool), only={promise})
+    kind_of_driver = LvmDriver if promise == "check_can_be_repeated" else AsChecked
+    makers = [partial(place.driver, kind_of_driver) for place in (one, two)]
+    (result,) = run_promises(makers[0], one.pool, peer=Peer(makers[1], two.pool), only={promise})
     assert result.passed, result.error_text
     assert result.skipped_reason == (SKIPPED | SKIPPED_BY_KIND[kind]).get(promise)
     assert volumes_left() == set()

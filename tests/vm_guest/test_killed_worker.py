@@ -37,10 +37,10 @@ def make(volume_groups, request, tmp_path):
 
 @pytest.mark.parametrize("kind", ["thick", "thin", "nfs"])
 def test_copy_goes_on_after_kill_9(kind, make, random_volume, tmp_path, run_to_end, volumes_left):
-    # The first segment is there soon; the second takes long, also when some of it is under way already.
+    # The first segment is there soon; the second takes a minute, and half of it may be under way by then.
     volume, there = random_volume(SEGMENT_BYTES + 60 * MIB, hole_until=SEGMENT_BYTES), make(kind)
     before = moving.digest_of(volume)
-    options = Options(bandwidth_bytes_per_second=3 * MIB, delete_source=True)
+    options = Options(bandwidth_bytes_per_second=MIB, delete_source=True)
     worker = Worker(services.request_migration(volume, there.address, moving.ACTOR, options), tmp_path)
     checkpoint = worker.wait_for_checkpoint()
     worker.kill()

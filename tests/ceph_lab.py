@@ -11,9 +11,11 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 from backends.drivers.errors import NotReady
-from backends.drivers.rbd_cluster import load_modules
+from backends.drivers.rbd_cluster import Cluster, load_modules
+from backends.drivers.types import GIB
 from tests.loopfs import skip_or_fail
 
 _CONF = """
@@ -191,3 +193,17 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@contextmanager
+def ceph_cluster_with_room(folder: Path, pools: Sequence[str], *, client: str = "") -> Iterator[CephLab]:
+    """Yield such a cluster whose room is told as a manager daemon would tell it, so that the scheduler takes it."""
+    real, room = Cluster.ask, {"max_avail": 2 * GIB, "stored": 0}
+
+    def ask(self: Cluster, prefix: str) -> object:
+        if prefix != "df":
+            return real(self, prefix)
+        return {"pools": [{"name": pool, "stats": room} for pool in pools]}
+
+    with ceph_cluster(folder, pools, client=client) as lab, mock.patch.object(Cluster, "ask", ask):
+        yield lab

@@ -9,7 +9,7 @@ from typing import Any
 from backends.drivers import rbd_copy
 from backends.drivers.errors import AlreadyExists, ConnectionLost, NotFound
 from backends.drivers.rbd_cluster import Cluster
-from backends.drivers.rbd_note import Note, Said
+from backends.drivers.rbd_note import Note
 from backends.drivers.types import Declined, MovePlan, MoveStatus
 
 PLAN = MovePlan(how="rbd deep copy", keeps_source=True, is_instant=False)
@@ -42,7 +42,7 @@ def status(cluster: Cluster, copy: rbd_copy.Copy, size_bytes: int, *, may_start:
             return MoveStatus(PLAN, is_finished=True, done_bytes=size_bytes, total_bytes=size_bytes)
         said = note.look()
         if may_start and (said is None or not said.is_alive):
-            _end(cluster, copy, note, said)
+            _end(cluster, copy, note)
             rbd_copy.start(cluster, copy)
             said = note.look()
         if said is None or not said.is_alive:
@@ -66,17 +66,16 @@ def cancel(cluster: Cluster, copy: rbd_copy.Copy) -> None:
     """
     with cluster.errors(f"Cancelling the copy of '{copy.name}'", "cancel_move", copy.name):
         note = Note(cluster, copy.destination_pool, copy.new_name)
-        _end(cluster, copy, note, note.look(is_interested=False))
+        _end(cluster, copy, note)
         with suppress(AlreadyExists):
             if _is_finished(cluster, copy):
                 cluster.rbd.RBD().remove(cluster.pool(copy.destination_pool), copy.new_name)
 
 
-def _end(cluster: Cluster, copy: rbd_copy.Copy, note: Note, said: Said | None) -> None:
+def _end(cluster: Cluster, copy: rbd_copy.Copy, note: Note) -> None:
     """End whoever works on the copy, wherever it runs, also when it was only taken for dead."""
-    note.remove()
-    if said is not None and said.client:
-        cluster.fence(said.client)
+    if client := note.end():
+        cluster.fence(client)
     rbd_copy.remove_unfinished(cluster, copy, is_fencing=True)
 
 

@@ -68,7 +68,7 @@ class Note:
         self._io.write_full(self._name, _TEXT.format(self._token).encode())
         return self._token
 
-    def look(self, *, is_interested: bool = True) -> Said | None:
+    def look(self) -> Said | None:
         """Return what the note says, `None` when there is none."""
         try:
             # The lock is an attribute, too, and no text.
@@ -76,14 +76,14 @@ class Note:
         except self._rados.ObjectNotFound:
             return None
         is_alive = not self._can_lock()
-        if not self._text():
+        text = self._text()
+        if not text:
             # Removed meanwhile; a lock makes an empty object.
             self.remove()
             return None
-        if is_interested:
-            self._token = self._text().split()[-1]
-            with suppress(NoteLost):
-                self.write("interest", secrets.token_hex(4))
+        self._token = text.split()[-1]
+        with suppress(NoteLost):
+            self.write("interest", secrets.token_hex(4))
         return Said(
             is_alive=is_alive,
             client=found.get("client", ""),
@@ -97,6 +97,24 @@ class Note:
         with suppress(self._rados.Error):
             return bool(self._io.get_xattr(self._name, "pid"))
         return False
+
+    def end(self) -> str:
+        """
+        Remove the note; return the address of what copies, empty when it has not begun and cannot begin any more.
+
+        Between the two nobody can write to it: a process that has not told its address yet hears that it is not wanted.
+        """
+        try:
+            self._io.stat(self._name)
+        except self._rados.ObjectNotFound:
+            return ""
+        self._io.write_full(self._name, b"")
+        try:
+            client = self._io.get_xattr(self._name, "client").decode(errors="replace")
+        except self._rados.NoData:
+            client = ""
+        self.remove()
+        return client
 
     def remove(self) -> None:
         with suppress(self._rados.ObjectNotFound):

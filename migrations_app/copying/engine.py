@@ -36,7 +36,7 @@ from migrations_app.copying.throttle import Throttle
 #: Enough to keep a disk busy both ways; each thread owns one block of memory.
 THREADS = 32
 #: So many blocks may be ahead of the oldest one that is not finished: one slow request must not stop the others.
-_MOST_AHEAD = 4 * THREADS
+_MOST_AHEAD = 2 * THREADS
 #: A hole that is shorter is read with its neighbours: one long read costs less than two short ones.
 _READ_GAP_BYTES = 64 * KIB
 #: Zeros that are shorter are written with their neighbours, for the same reason; this is what sparseness costs.
@@ -362,6 +362,8 @@ class _Collector:
     def add(self, block: _Block, future: Future[_BlockResult]) -> None:
         self._waiting.append((block, future))
         self.in_flight += 1
+        # At once, not only when there are too many: a slow copy shows its progress and saves it in time.
+        self._drain_ready()
 
     def add_empty(self, segment: _EmptySegment) -> None:
         self._waiting.append(segment)

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from backends import services as inventory
-from backends.drivers.rbd_cluster import Cluster
-from backends.drivers.types import GIB, MIB, OpenMode
+from backends.drivers.types import MIB, OpenMode
 from backends.models import Backend, Volume
 from migrations_app import services
 from migrations_app.models import JournalEntry, VolumeMigration
@@ -22,7 +21,7 @@ from migrations_app.services import Options
 from migrations_app.states import State
 from tests import moving
 from tests.acceptance.conftest import wait_for_end, wait_until
-from tests.ceph_lab import ceph_cluster
+from tests.ceph_lab import ceph_cluster_with_room
 from tests.iscsi_lab import IQN, SECRET, USER, iscsi_target
 from tests.nbd import require_nbd
 
@@ -38,20 +37,9 @@ SLOW_CLUSTER = "rbd_default_order = 15\nrbd_concurrent_management_ops = 1"
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     require_nbd()
-    real = Cluster.ask
-
-    def ask(self, prefix):
-        if prefix != "df":
-            return real(self, prefix)
-        # What a manager daemon would say, which this cluster has none of.
-        room = {"max_avail": 2 * GIB, "stored": 0}
-        return {"pools": [{"name": pool, "stats": room} for pool in ("volumes", "backups")]}
-
-    with (
-        ceph_cluster(tmp_path_factory.mktemp("ceph"), ["volumes", "backups"], client=SLOW_CLUSTER) as lab,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setattr(Cluster, "ask", ask)
+    with ceph_cluster_with_room(
+        tmp_path_factory.mktemp("ceph"), ["volumes", "backups"], client=SLOW_CLUSTER
+    ) as lab:
         yield lab
 
 

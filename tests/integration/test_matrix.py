@@ -9,15 +9,13 @@ from __future__ import annotations
 import pytest
 
 from backends import services as inventory
-from backends.drivers.rbd_cluster import Cluster
-from backends.drivers.types import GIB
 from backends.models import Volume
 from migrations_app import services
 from migrations_app.models import GENERIC, VolumeMigration
 from migrations_app.services import Options
 from migrations_app.states import State
 from tests import moving
-from tests.ceph_lab import ceph_cluster
+from tests.ceph_lab import ceph_cluster_with_room
 from tests.iscsi_lab import IQN, SECRET, USER, iscsi_target
 from tests.nbd import require_nbd
 
@@ -29,20 +27,7 @@ KINDS = ("directory", "qcow2", "rbd")
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     require_nbd()
-    real = Cluster.ask
-
-    def ask(self, prefix):
-        if prefix != "df":
-            return real(self, prefix)
-        # What a manager daemon would say, which this cluster has none of.
-        room = {"max_avail": 2 * GIB, "stored": 0}
-        return {"pools": [{"name": pool, "stats": room} for pool in ("volumes", "backups")]}
-
-    with (
-        ceph_cluster(tmp_path_factory.mktemp("ceph"), ["volumes", "backups"]) as lab,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setattr(Cluster, "ask", ask)
+    with ceph_cluster_with_room(tmp_path_factory.mktemp("ceph"), ["volumes", "backups"]) as lab:
         yield lab
 
 

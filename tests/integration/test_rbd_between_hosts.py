@@ -11,13 +11,11 @@ from django.db import connections
 from django.db.models.functions import Now
 
 from backends import services as inventory
-from backends.drivers.rbd_cluster import Cluster
-from backends.drivers.types import GIB
 from migrations_app import process_tree, services
 from migrations_app.models import GENERIC, RemoteCall, WorkerHost
 from migrations_app.remote.attendant import Attendant
 from tests import moving
-from tests.ceph_lab import ceph_cluster
+from tests.ceph_lab import ceph_cluster_with_room
 from tests.nbd import require_nbd
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -28,20 +26,7 @@ OTHER = "otherhost"
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     require_nbd()
-    real = Cluster.ask
-
-    def ask(self, prefix):
-        if prefix != "df":
-            return real(self, prefix)
-        # What a manager daemon would say, which this cluster has none of.
-        room = {"max_avail": 2 * GIB, "stored": 0}
-        return {"pools": [{"name": pool, "stats": room} for pool in ("volumes", "backups")]}
-
-    with (
-        ceph_cluster(tmp_path_factory.mktemp("ceph"), ["volumes", "backups"]) as lab,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setattr(Cluster, "ask", ask)
+    with ceph_cluster_with_room(tmp_path_factory.mktemp("ceph"), ["volumes", "backups"]) as lab:
         yield lab
 
 

@@ -18,15 +18,14 @@ from backends.drivers.errors import ConnectionLost, TimedOut
 from backends.drivers.nbd_port import NbdPort
 from backends.drivers.qcow2 import Qcow2Driver, Qcow2Options
 from backends.drivers.rbd import RbdDriver, RbdOptions
-from backends.drivers.rbd_cluster import Cluster
-from backends.drivers.types import GIB, MIB, OpenMode
+from backends.drivers.types import MIB, OpenMode
 from backends.models import Volume
 from migrations_app import services, worker
 from migrations_app.models import VolumeMigration
 from migrations_app.services import Options
 from migrations_app.states import State
 from tests import moving
-from tests.ceph_lab import ceph_cluster
+from tests.ceph_lab import ceph_cluster_with_room
 from tests.iscsi_lab import IQN, SECRET, USER, iscsi_target
 from tests.nbd import require_nbd
 
@@ -38,18 +37,7 @@ SLACK = 4.0
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     require_nbd()
-    real = Cluster.ask
-
-    def ask(self, prefix):
-        if prefix != "df":
-            return real(self, prefix)
-        return {"pools": [{"name": "volumes", "stats": {"max_avail": 2 * GIB, "stored": 0}}]}
-
-    with (
-        ceph_cluster(tmp_path_factory.mktemp("ceph"), ["volumes"]) as lab,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setattr(Cluster, "ask", ask)
+    with ceph_cluster_with_room(tmp_path_factory.mktemp("ceph"), ["volumes"]) as lab:
         yield lab
 
 

@@ -31,7 +31,7 @@ def pytest_terminal_summary(terminalreporter) -> None:
                 vendor, counted = value
                 total.setdefault(vendor, Counter()).update(counted)
     for report in terminalreporter.stats.get("failed", []):
-        lost += "test_faults" in report.nodeid
+        lost += "test_faults.py" in report.nodeid
     for vendor, counted in total.items():
         terminalreporter.write_line(
             f"fault matrix on {vendor}: {counted['lives']} migrations, hit at {counted['boundaries']} boundaries, "

@@ -38,11 +38,10 @@ class Said:
     """
     What the note says: how many bytes of the source are done, and why it ended.
 
-    `client` is the address of what copies; `interest` changes whenever somebody looks.
+    `interest` changes whenever somebody looks.
     """
 
     is_alive: bool
-    client: str
     done_bytes: int
     error: str
     interest: str
@@ -86,7 +85,6 @@ class Note:
             self.write("interest", secrets.token_hex(4))
         return Said(
             is_alive=is_alive,
-            client=found.get("client", ""),
             done_bytes=int(found.get("done", 0)),
             error=found.get("error", ""),
             interest=found.get("interest", ""),

@@ -11,7 +11,7 @@ from typing import Any
 from django.db import DatabaseError, close_old_connections, connection
 
 from backends.drivers import iscsi_front, tls_front
-from backends.drivers.errors import ConnectionLost, DriverError
+from backends.drivers.errors import ConnectionLost, DriverError, Transient
 from backends.drivers.nbd_port import NbdPort, load_libnbd
 from backends.drivers.nbd_server import ServerEnded
 from backends.drivers.ports import Extent, Port
@@ -53,7 +53,7 @@ def open_port(backend: Backend, pool: str, name: str, mode: OpenMode, right: Rig
                 remedy=f"Check that this host reaches {told['address']} (VOLMIG_STORAGE_ADDRESS of host "
                 f"'{backend.host}') and that no firewall is between them. {ConnectionLost.default_remedy}",
             ) from error
-        remote = RemotePort(port, call, until_it_works.pop_all())
+        remote = RemotePort(port, call, until_it_works.pop_all(), tells_all=told["kind"] == NBD)
         remote.keeps_allocation = told["keeps_allocation"]
         return remote
 
@@ -101,11 +101,16 @@ class RemotePort(Port):
     A port whose errors are told in the words of the host that serves it.
 
     The protocols know numbers only; what the driver there said stands in the call's row.
+
+    Args:
+        tells_all: Whatever the driver there says is in the row before its number comes here.  A number without words
+            is then not the storage's: what served it is ending, and says something on its way.
     """
 
-    def __init__(self, port: Port, call: RemoteCall, resources: ExitStack) -> None:
+    def __init__(self, port: Port, call: RemoteCall, resources: ExitStack, *, tells_all: bool) -> None:
         self._port = port
         self._call = call
+        self._tells_all = tells_all
         self._resources = resources
         self.size_bytes = port.size_bytes
         self.block_size_bytes = port.block_size_bytes
@@ -147,9 +152,16 @@ class RemotePort(Port):
             yield
         except DriverError as error:
             said = self._what_was_said()
-            if said is None:
-                raise
-            raise said from error
+            if said is not None:
+                raise said from error
+            if self._tells_all and not isinstance(error, Transient):
+                raise ConnectionLost(
+                    f"The server of the volume on host '{self._call.host}' ended in the middle: {error.message}",
+                    backend=error.backend,
+                    operation=error.operation,
+                    volume=error.volume,
+                ) from error
+            raise
 
     def _what_was_said(self) -> Exception | None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from backends import services as inventory
-from backends.drivers.errors import HostAway, NotReady, TimedOut
+from backends.drivers.errors import ConnectionLost, HostAway, NoSpace, NotReady, Permanent, TimedOut
 from backends.models import Pool
 from migrations_app import presentation, services, worker
 from migrations_app.errors import NotNow
@@ -19,9 +20,11 @@ from migrations_app.models import JournalEntry, RemoteCall, VolumeMigration, Wor
 from migrations_app.remote import asking
 from migrations_app.remote.asking import Right
 from migrations_app.remote.driver import RemoteDriver
+from migrations_app.remote.port import RemotePort
 from migrations_app.remote.values import pack_error
 from migrations_app.services import Options
 from migrations_app.states import State
+from tests.copying.ports import MemoryPort
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -204,3 +207,34 @@ def test_cancel_is_heard_while_the_other_host_does_not_answer(
     assert time.monotonic() - started < 20
     migration.refresh_from_db()
     assert (migration.state, RemoteCall.objects.get().state) == (State.CANCELLED, "ended")
+
+
+class _FailingPort(MemoryPort):
+    def write(self, offset, buffer):
+        raise Permanent("Writing failed: Invalid argument (EINVAL).", operation="write")
+
+
+@pytest.fixture
+def failing(far):
+    """Return a function that makes a port of the other host whose writes fail with a bare number."""
+    call = RemoteCall.objects.create(host="far", backend=far, operation="open", arguments={}, asked_at=Now())
+
+    def make(tells_all: bool) -> RemotePort:
+        return RemotePort(_FailingPort(bytes(4096)), call, ExitStack(), tells_all=tells_all)
+
+    return make, call
+
+
+def test_number_without_words_is_a_server_that_ends(failing):
+    make, call = failing
+    with pytest.raises(ConnectionLost) as caught:
+        make(tells_all=True).write(0, memoryview(bytes(512)))
+    assert caught.value.message == (
+        "The server of the volume on host 'far' ended in the middle: Writing failed: Invalid argument (EINVAL)."
+    )
+    # Whoever does not tell everything may mean it.
+    with pytest.raises(Permanent):
+        make(tells_all=False).write(0, memoryview(bytes(512)))
+    RemoteCall.objects.filter(pk=call.pk).update(error=pack_error(NoSpace("The disk is full."), "far"))
+    with pytest.raises(NoSpace, match="The disk is full"):
+        make(tells_all=True).write(0, memoryview(bytes(512)))

@@ -80,7 +80,7 @@ def nbdkit(*arguments: str, is_read_only: bool = False) -> Iterator[NbdServer]:
         NotReady: `nbdkit` is missing.
         ServerEnded: It cannot open what it should serve.
     """
-    command = ["nbdkit", "--foreground", "--exit-with-parent"]
+    command = ["nbdkit", "--foreground"]
     command += ["--readonly"] if is_read_only else []
     with _running(command, ["--unix={socket}", *arguments]) as server:
         yield server

@@ -128,7 +128,8 @@ def tls_front(socket_path: str, listener: socket.socket, key: str) -> Iterator[s
             [
                 *("setpriv", "--pdeathsig", "KILL", "--"),
                 *(sys.executable, "-I", "-S", "-c", _HAND_OVER, str(listener.fileno())),
-                *("nbdkit", "--foreground", "--exit-with-parent", "--log=stderr"),
+                # Not `--exit-with-parent`: it asks nbdkit to end in peace, which waits for the client.
+                *("nbdkit", "--foreground", "--log=stderr"),
                 *("--tls=require", f"--tls-psk={path}", "nbd", f"socket={socket_path}"),
             ],
             stdin=subprocess.DEVNULL,

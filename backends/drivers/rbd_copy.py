@@ -36,6 +36,7 @@ MOVING = "volmig-moving."
 #: A copy that nobody has asked about for so long ends.  A worker asks every second, after a restart, too.
 INTEREST_SECONDS = 600.0
 _BEAT_SECONDS = 0.5
+_FIRST_MEASURE_SECONDS = 0.1
 _MEASURE_SECONDS = 2.0
 _START_SECONDS = 20.0
 _REMOVE_SECONDS = 10.0
@@ -199,7 +200,10 @@ class _Worker:
         os._exit(3)
 
     def _measure(self, size: int, full: int) -> None:
-        while not self.is_done.wait(_MEASURE_SECONDS):
+        # A short copy is seen to move, too.
+        pause = _FIRST_MEASURE_SECONDS
+        while not self.is_done.wait(pause):
+            pause = min(2 * pause, _MEASURE_SECONDS)
             with (
                 suppress(DriverError, NoteLost, self.control.rados.Error),
                 self.control.image(self.copy.destination_pool, self.copy.unfinished, "copy") as made,

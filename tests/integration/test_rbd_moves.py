@@ -148,6 +148,8 @@ def test_next_worker_finds_the_copy_of_a_killed_one(cluster, driver, there, cont
 
 def test_killed_copy_is_noticed_and_begun_anew(driver, there, content):
     move(driver, there)
+    # In the middle: of one that was killed before, the next one would wait for Ceph to forget it.
+    wait_until(lambda: poll(driver, there).done_bytes, 20)
     (pid,) = copying_processes(driver)
     os.kill(pid, signal.SIGKILL)
 

@@ -141,7 +141,7 @@ class Lease:
 
         One compare-and-set.  A lease of a process that is known to be dead is taken at once.
         """
-        started = _boot_time()
+        started = boot_time()
         owner = new_owner()
         row = VolumeMigration.objects.filter(pk=migration_id).values("owner", "epoch").first()
         if row is None:
@@ -196,7 +196,7 @@ class Lease:
 
     def renew(self, **fields: Any) -> None:
         """Renew the lease and write *fields* with it.  Raises `LeaseLost`."""
-        started = _boot_time()
+        started = boot_time()
         self.write(lease_expires_at=_lease_end(), **fields)
         self._renewed_at = started
 
@@ -225,12 +225,12 @@ class Lease:
             LeaseLost: It may have been taken by now; not one more block may be written.
         """
         safe_seconds = settings.VOLMIG_LEASE_SECONDS * (1 - _MARGIN)
-        if self._lost.is_set() or _boot_time() - self._renewed_at > safe_seconds:
+        if self._lost.is_set() or boot_time() - self._renewed_at > safe_seconds:
             self._lost.set()
             raise LeaseLost(f"The lease on migration {self.migration_id} could not be renewed in time.")
 
 
-def _boot_time() -> float:
+def boot_time() -> float:
     """Return seconds on a clock that runs while the machine sleeps and that nobody can set."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 

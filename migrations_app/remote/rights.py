@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from datetime import timedelta
 
 from django.db.models import DurationField, ExpressionWrapper, F
 from django.db.models.functions import Now
 
 from backends.drivers.errors import NotPermitted
+from migrations_app.lease import boot_time
 from migrations_app.models import RemoteCall, VolumeMigration
 from migrations_app.saga.step import LeaseLost
 
@@ -79,8 +79,3 @@ class RemoteFence:
         if self._is_lost.is_set() or boot_time() >= self._ends_at:
             self._is_lost.set()
             raise _lost(self._call)
-
-
-def boot_time() -> float:
-    """Return seconds on a clock that runs while the machine sleeps and that nobody can set."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -265,8 +265,8 @@ def test_lease_that_was_not_renewed_stops_the_work_before_the_database_gives_it_
     migration = services.request_migration(volume, "testhost@b", actor, COPY)
     lease = Lease.claim(migration.pk)
     lease.fence()
-    now = leases._boot_time()
-    monkeypatch.setattr(leases, "_boot_time", lambda: now + settings.VOLMIG_LEASE_SECONDS * 0.8)
+    now = leases.boot_time()
+    monkeypatch.setattr(leases, "boot_time", lambda: now + settings.VOLMIG_LEASE_SECONDS * 0.8)
     with pytest.raises(LeaseLost):
         lease.fence()
 

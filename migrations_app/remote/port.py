@@ -104,7 +104,8 @@ class RemotePort(Port):
 
     Args:
         tells_all: Whatever the driver there says is in the row before its number comes here.  A number without words
-            is then not the storage's: what served it is ending, and says something on its way.
+            is then not the storage's: what served it is ending, and says something on its way.  What this side
+            refuses without asking has no number, which would be the error's cause.
     """
 
     def __init__(self, port: Port, call: RemoteCall, resources: ExitStack, *, tells_all: bool) -> None:
@@ -154,7 +155,7 @@ class RemotePort(Port):
             said = self._what_was_said()
             if said is not None:
                 raise said from error
-            if self._tells_all and not isinstance(error, Transient):
+            if self._tells_all and error.__cause__ is not None and not isinstance(error, Transient):
                 raise ConnectionLost(
                     f"The server of the volume on host '{self._call.host}' ended in the middle: {error.message}",
                     backend=error.backend,

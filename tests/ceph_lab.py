@@ -21,9 +21,9 @@ from tests.loopfs import skip_or_fail
 _CONF = """
 [global]
 fsid = {fsid}
-mon_host = [v2:127.0.0.1:{port}/0]
-public_addr = 127.0.0.1
-cluster_addr = 127.0.0.1
+mon_host = {mon_host}
+public_addr = {address}
+cluster_addr = {address}
 ms_bind_ipv6 = false
 auth_cluster_required = {auth}
 auth_service_required = {auth}
@@ -64,7 +64,12 @@ osd_class_update_on_start = false
 
 @contextmanager
 def ceph_cluster(
-    folder: Path, pools: Sequence[str], *, client: str = "", has_keys: bool = False
+    folder: Path,
+    pools: Sequence[str],
+    *,
+    client: str = "",
+    has_keys: bool = False,
+    address: str = "127.0.0.1",
 ) -> Iterator[CephLab]:
     """
     Yield a running cluster with *pools*, ready for RBD.
@@ -74,6 +79,7 @@ def ceph_cluster(
     Args:
         client: Lines for the section `[client]` of the configuration.
         has_keys: Users must prove who they are (cephx).
+        address: Where it listens.  Daemons tell it to their clients, so it must be the same one for all of them.
     """
     for tool in ("ceph-mon", "ceph-osd", "monmaptool"):
         if shutil.which(tool) is None:
@@ -82,7 +88,7 @@ def ceph_cluster(
         load_modules()
     except NotReady as error:
         skip_or_fail("rbd", str(error))
-    lab = CephLab(folder)
+    lab = CephLab(folder, address)
     try:
         lab.start(pools, client, has_keys)
         yield lab
@@ -91,22 +97,31 @@ def ceph_cluster(
 
 
 class CephLab:
-    """The cluster; `conf` is its configuration file."""
+    """The cluster; `conf` is its configuration file, `mon_host` the address of its monitor as it stands there."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, address: str) -> None:
         self.folder = folder
+        self._address = address
+        self._mon_address = f"v2:{address}:{_free_port(address)}"
+        self.mon_host = f"[{self._mon_address}/0]"
         self.conf = folder / "ceph.conf"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, pools: Sequence[str], client: str = "", has_keys: bool = False) -> None:
         fsid, osd = str(uuid.uuid4()), str(uuid.uuid4())
-        port = _free_port()
-        auth = "cephx" if has_keys else "none"
-        self.conf.write_text(_CONF.format(fsid=fsid, port=port, folder=self.folder, client=client, auth=auth))
+        values = {
+            "fsid": fsid,
+            "mon_host": self.mon_host,
+            "address": self._address,
+            "folder": self.folder,
+            "client": client,
+            "auth": "cephx" if has_keys else "none",
+        }
+        self.conf.write_text(_CONF.format(**values))
         for name in ("mon", "osd"):
             (self.folder / name).mkdir()
-        address = f"[v2:127.0.0.1:{port}]"
-        self._run("monmaptool", "--create", "--clobber", "--addv", "a", address, "--fsid", fsid, "monmap")
+        monmap = ("--create", "--clobber", "--addv", "a", f"[{self._mon_address}]", "--fsid", fsid)
+        self._run("monmaptool", *monmap, "monmap")
         keys = self._make_keys() if has_keys else ()
         self._run("ceph-mon", "-i", "a", "--mkfs", "--monmap", "monmap", *keys)
         self._start("mon", "ceph-mon", "-f", "-i", "a")
@@ -189,15 +204,22 @@ def _command(cluster: object, **arguments: object) -> dict:
     return json.loads(answer) if arguments.get("format") == "json" else {}
 
 
-def _free_port() -> int:
+def _free_port(address: str) -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((address, 0))
         return probe.getsockname()[1]
 
 
 @contextmanager
 def ceph_cluster_with_room(folder: Path, pools: Sequence[str], *, client: str = "") -> Iterator[CephLab]:
-    """Yield such a cluster whose room is told as a manager daemon would tell it, so that the scheduler takes it."""
+    """Yield such a cluster with room for the scheduler."""
+    with ceph_cluster(folder, pools, client=client) as lab, told_room(pools):
+        yield lab
+
+
+@contextmanager
+def told_room(pools: Sequence[str]) -> Iterator[None]:
+    """Tell the room of *pools* as a manager daemon would tell it, so that the scheduler takes them."""
     real, room = Cluster.ask, {"max_avail": 2 * GIB, "stored": 0}
 
     def ask(self: Cluster, prefix: str) -> object:
@@ -205,5 +227,5 @@ def ceph_cluster_with_room(folder: Path, pools: Sequence[str], *, client: str = 
             return real(self, prefix)
         return {"pools": [{"name": pool, "stats": room} for pool in pools]}
 
-    with ceph_cluster(folder, pools, client=client) as lab, mock.patch.object(Cluster, "ask", ask):
-        yield lab
+    with mock.patch.object(Cluster, "ask", ask):
+        yield

@@ -20,8 +20,8 @@ USER, SECRET = "volmig", "chap-secret-0123"
 class IscsiTarget:
     """A running target with CHAP; `portal` is its address."""
 
-    def __init__(self, folder: Path, port: int) -> None:
-        self.portal = f"127.0.0.1:{port}"
+    def __init__(self, folder: Path, address: str, port: int) -> None:
+        self.portal = f"{address}:{port}"
         # The number of the control port names a file in a directory that all targets of a host share.
         self._control = str(port % 32768)
         self._environment = {**os.environ, "TGT_IPC_SOCKET": str(folder / "control")}
@@ -66,15 +66,15 @@ class IscsiTarget:
 
 
 @contextmanager
-def iscsi_target(folder: Path) -> Iterator[IscsiTarget]:
-    """Yield a target without LUNs."""
+def iscsi_target(folder: Path, address: str = "127.0.0.1") -> Iterator[IscsiTarget]:
+    """Yield a target without LUNs that listens on *address*."""
     for tool in ("tgtd", "tgtadm", "iscsi-ls"):
         if shutil.which(tool) is None:
             skip_or_fail("iscsi", f"`{tool}` is not on this machine")
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((address, 0))
         port = probe.getsockname()[1]
-    target = IscsiTarget(folder, port)
+    target = IscsiTarget(folder, address, port)
     try:
         target.wait()
         target.iscsi("new", "target", "--tid", "1", "-T", IQN)

@@ -16,6 +16,13 @@ CONF
 $B rm -rf /var/lock
 $B ln -sf /run/lock /var/lock
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/
+if [ -n "$NETWORK" ]; then
+    modprobe virtio_net
+    # What QEMU's user network expects of its only guest.
+    $B ip link set eth0 up
+    $B ip addr add 10.0.2.15/24 dev eth0
+    $B ip route add default via 10.0.2.2
+fi
 cd "$FOLDER" || $B echo "guest: no $FOLDER" >/dev/vport0p1
 /bin/sh /run/guest/command </dev/null >/dev/vport0p1 2>&1
 status=$?

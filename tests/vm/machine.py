@@ -40,6 +40,7 @@ def run_in_guest(
     output: BinaryIO | None = None,
     memory_mib: int = 1280,
     cpus: int = 1,
+    network_of: int | None = None,
 ) -> int:
     """
     Run the line *command* as root in the guest, in this directory, with its output to *output*; return its status.
@@ -47,6 +48,8 @@ def run_in_guest(
     Args:
         disks: Sizes in bytes of disks full of old data: /dev/vda, /dev/vdb, …
         output: This process's own, if not given.
+        network_of: Number of a process; the guest reaches what that process reaches, by the same addresses.
+            If not given, it has no network.
 
     Raises:
         NoMachine: There is no machine.
@@ -59,9 +62,14 @@ def run_in_guest(
             "RELEASE": kernel.release,
             "MODULES": str(kernel.modules),
             "FOLDER": str(Path.cwd()),
+            "NETWORK": "" if network_of is None else "yes",
         }
         write_initramfs(folder / "initrd", kernel, settings, command)
         arguments = _arguments(folder, memory_mib, cpus)
+        if network_of is not None:
+            arguments = [tool("nsenter"), f"--net=/proc/{network_of}/ns/net", *arguments]
+            # The kernel, not the network card's own software, starts this machine.
+            arguments += ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="]
         arguments += [
             "-kernel",
             str(kernel.image),

@@ -11,13 +11,14 @@ import os
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
 
 from backends.drivers import iscsi_front, tls_front
+from backends.drivers.block_device_port import BlockDevicePort
 from backends.drivers.errors import DriverError
 from backends.drivers.local_file_port import LocalFilePort
 from backends.drivers.port_server import PortServer
@@ -91,8 +92,16 @@ def door(
 
 def _path_for_iscsi(port: Port) -> str:
     """Return the path by which a target reaches what *port* has open, empty when there is none."""
-    if not isinstance(port, LocalFilePort) or not port.still_at(port.path):
+    if not isinstance(port, LocalFilePort):
         return ""
-    found = os.stat(port.path)
-    is_whole = stat.S_ISBLK(found.st_mode) or found.st_size % iscsi_front.SECTOR_BYTES == 0
-    return port.path if is_whole else ""
+    if port.still_at(port.path):
+        found = os.stat(port.path)
+        is_whole = stat.S_ISBLK(found.st_mode) or found.st_size % iscsi_front.SECTOR_BYTES == 0
+        return port.path if is_whole else ""
+    if isinstance(port, BlockDevicePort):
+        # A logical volume is shown by a name that is a link, and opened by another one.
+        path = os.path.realpath(port.path)
+        with suppress(FileNotFoundError):
+            found = os.stat(path)
+            return path if stat.S_ISBLK(found.st_mode) and found.st_rdev == port.device else ""
+    return ""

@@ -12,13 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from django.db import connections
+from django.db.models.functions import Now
 from django.test import override_settings
 
+from backends import services as inventory
 from backends.drivers.types import MIB
 from backends.models import Volume
-from migrations_app import services, work
+from migrations_app import process_tree, services, work
 from migrations_app import worker as product
-from migrations_app.models import VolumeMigration
+from migrations_app.models import VolumeMigration, WorkerHost
+from migrations_app.remote.attendant import run_attendant
 from migrations_app.services import Options
 from migrations_app.states import State
 from tests import moving
@@ -27,12 +30,16 @@ from tests import moving
 _STALL_SECONDS = 2
 
 
-def _advance(migration_id: object, log: Path) -> None:
+def _say_to(log: Path) -> None:
     fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(fd, 1)
     os.dup2(fd, 2)
     sys.stdout = sys.stderr = os.fdopen(fd, "w", buffering=1)
     logging.getLogger("migrations_app").addHandler(logging.StreamHandler(sys.stderr))
+
+
+def _advance(migration_id: object, log: Path) -> None:
+    _say_to(log)
     work.engine.Guards = functools.partial(work.engine.Guards, stall_seconds=_STALL_SECONDS)
     with override_settings(VOLMIG_CHECKPOINT_SECONDS=1):
         product.advance(migration_id)
@@ -93,3 +100,54 @@ class Worker:
             bandwidth_bytes_per_second=None, lease_expires_at=self.migration.created_at
         )
         self.migration.refresh_from_db()
+
+
+#: The name of the other host, and where it serves volumes.
+OTHER, _OTHER_ADDRESS = "otherhost", "127.0.0.1"
+
+
+def _be_other_host(log: Path, environment: dict[str, str], values: dict[str, object]) -> None:
+    process_tree.die_with_parent()
+    _say_to(log)
+    os.environ.update(environment)
+    with override_settings(VOLMIG_HOST=OTHER, VOLMIG_STORAGE_ADDRESS=_OTHER_ADDRESS, **values):
+        if os.fork() == 0:
+            os._exit(run_attendant())
+        inventory.refresh_host(OTHER)
+        fields = {"pid": os.getpid(), "slots": 1, "storage_address": _OTHER_ADDRESS}
+        while True:
+            WorkerHost.objects.update_or_create(
+                host=OTHER,
+                defaults={"heartbeat_at": Now()},
+                create_defaults={**fields, "started_at": Now(), "heartbeat_at": Now()},
+            )
+            time.sleep(2)
+
+
+class OtherHost:
+    """
+    The worker of another host: what answers for it, below what beats for it.
+
+    A fork as well, in place of `volmig_worker`, whose three interpreters take half a minute to start here.
+    """
+
+    def __init__(self, folder: Path, environment: dict[str, str], **values: object) -> None:
+        self.log = folder / "other-host.log"
+        WorkerHost.objects.filter(host=OTHER).delete()
+        connections.close_all()
+        context = multiprocessing.get_context("fork")
+        self.process = context.Process(target=_be_other_host, args=(self.log, environment, values))
+        self.process.start()
+        ends_at = time.monotonic() + 60
+        while not WorkerHost.objects.filter(host=OTHER).exists():
+            assert time.monotonic() < ends_at, self.log.read_text()
+            assert self.process.is_alive(), self.log.read_text()
+            time.sleep(0.2)
+
+    def tree(self) -> list[int]:
+        return [self.process.pid, *process_tree.descendants_of(self.process.pid)]
+
+    def kill(self) -> None:
+        """`kill -9` of the worker, with which everything below it ends."""
+        self.process.kill()
+        self.process.join()

@@ -128,13 +128,20 @@ def _end(work: Run, state: State, **fields: object) -> None:
             state=state,
             locks_volume=False,
             data_location=sentences.data_location(work.migration, state, work.journal),
-            **({} if state is State.FAILED else {"error_code": "", "error_text": ""}),
+            **(_cause(work) if state is State.FAILED else {"error_code": "", "error_text": ""}),
             **fields,
         )
         Volume.objects.filter(locked_by_migration=work.migration.pk).update(
             locked_by_migration=None, migration_status=migration_status(state)
         )
         _note_end(work, state)
+
+
+def _cause(work: Run) -> dict[str, str]:
+    """Return why the migration failed; in the row stands what went wrong with the undo, if anything did."""
+    failures = JournalEntry.objects.filter(migration_id=work.migration.pk, kind=JournalEntry.Kind.FAILED)
+    last = failures.order_by("pk").last()
+    return {"error_code": last.output["code"], "error_text": last.text} if last else {}
 
 
 def _park(work: Run) -> None:

@@ -171,23 +171,26 @@ class _Writer:
 
     def write(self, block: _Block, view: memoryview, runs: Sequence[tuple[int, int]]) -> None:
         """Write the *runs* (start and end in the block) and zero what lies between them."""
-        position = 0
         for start, end in runs:
-            self._gap(block, position, start)
             self._fence()
             self.port.write(block.offset + start, view[start:end])
-            position = end
-        self._gap(block, position, block.length)
+        for start, end in self._to_zero(block, runs):
+            self._fence()
+            self.port.zero(block.offset + start, end - start)
 
     def zero(self, offset: int, length: int) -> None:
         if not self.reads_zero:
             self._fence()
             self.port.zero(offset, length)
 
-    def _gap(self, block: _Block, start: int, end: int) -> None:
-        if end > start and (block.has_room or not self.reads_zero):
-            self._fence()
-            self.port.zero(block.offset + start, end - start)
+    def _to_zero(self, block: _Block, runs: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """Yield what lies between *runs* and may not read as zeros, or has room that it does not need."""
+        if not self.reads_zero:
+            yield from _gaps(runs, 0, block.length)
+        elif block.has_room:
+            # Only data was given room.  Each hole that is punched stops all writes for a moment.
+            for run in block.runs:
+                yield from _gaps(runs, run.offset - block.offset, run.end - block.offset)
 
 
 def _run_pass(
@@ -232,16 +235,20 @@ def _submit(
             return False
         if writer is not None:
             writer.zero(item.offset, item.length)
-        collector.add_empty(item)
+        collector.add(item)
         return True
     has_room = writer is not None and writer.expect(item.runs)
     for block in _blocks(item, has_room):
         if collector.must_stop() or not guards.throttle.take(block.data_bytes, guards.check):
             return False
+        if not block.runs and (writer is None or writer.reads_zero):
+            # Costs neither a thread nor a place in the window, which is there to keep the disk busy.
+            collector.add(_BlockResult(zero_block_digest(block.length), 0, 0))
+            continue
         while collector.in_flight >= _MOST_AHEAD:
             collector.collect_one()
-        collector.add(block, start(block))
-    collector.end_segment(item)
+        collector.add(start(block))
+    collector.add(item)
     return True
 
 
@@ -282,6 +289,18 @@ def _joined(runs: Sequence[tuple[int, int]], gap: int) -> list[tuple[int, int]]:
         else:
             result.append((start, end))
     return result
+
+
+def _gaps(runs: Sequence[tuple[int, int]], start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield what of the range from *start* to *end* is in none of the runs, which are in order."""
+    for run_start, run_end in runs:
+        if run_start >= end:
+            break
+        if run_start > start:
+            yield start, run_start
+        start = max(start, run_end)
+    if start < end:
+        yield start, end
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +348,10 @@ def _split(runs: Sequence[Extent]) -> dict[int, list[Extent]]:
     return result
 
 
+#: What is collected in order: blocks, under way or without anything to do, and the segments that end there.
+_Item = Future[_BlockResult] | _BlockResult | _Segment | _EmptySegment
+
+
 class _Collector:
     """Takes block results in order, makes segments of them, and writes checkpoints."""
 
@@ -344,9 +367,7 @@ class _Collector:
         self._guards = guards
         self._checkpoint = checkpoint
         self._writer = writer
-        self._waiting: collections.deque[tuple[_Block, Future[_BlockResult]] | _Segment | _EmptySegment] = (
-            collections.deque()
-        )
+        self._waiting: collections.deque[_Item] = collections.deque()
         self._digests: list[bytes] = []
         self._data = 0
         self._zero = 0
@@ -359,18 +380,11 @@ class _Collector:
         self._is_stopped = self._is_stopped or self._guards.check()
         return self._is_stopped
 
-    def add(self, block: _Block, future: Future[_BlockResult]) -> None:
-        self._waiting.append((block, future))
-        self.in_flight += 1
+    def add(self, item: _Item) -> None:
+        """Take the next block, or the segment that ends here; save what is ready."""
+        self._waiting.append(item)
+        self.in_flight += isinstance(item, Future)
         # At once, not only when there are too many: a slow copy shows its progress and saves it in time.
-        self._drain_ready()
-
-    def add_empty(self, segment: _EmptySegment) -> None:
-        self._waiting.append(segment)
-        self._drain_ready()
-
-    def end_segment(self, segment: _Segment) -> None:
-        self._waiting.append(segment)
         self._drain_ready()
 
     def collect_one(self) -> None:
@@ -386,16 +400,17 @@ class _Collector:
     def _drain_ready(self) -> None:
         while self._waiting:
             head = self._waiting[0]
-            if isinstance(head, tuple) and not head[1].done():
+            if isinstance(head, Future) and not head.done():
                 return
             self._take()
 
     def _take(self) -> None:
         item = self._waiting.popleft()
-        if isinstance(item, tuple):
-            _, future = item
+        if isinstance(item, Future):
             self.in_flight -= 1
-            self._take_block(self._wait_for(future))
+            self._take_block(self._wait_for(item))
+        elif isinstance(item, _BlockResult):
+            self._take_block(item)
         elif isinstance(item, _EmptySegment):
             self._unsaved.append(SegmentResult(item.index, zero_segment_digest(item.length), 0, 0))
         else:

@@ -17,7 +17,8 @@ STORAGE_PACKAGES := e2fsprogs qemu-utils qemu-block-extra nbdkit python3-libnbd 
 	ceph-mon ceph-osd ceph-common python3-rados python3-rbd
 # And by `make test-vm`, which fetches the guest's kernel besides:
 VM_PACKAGES := qemu-utils qemu-system-x86 seabios busybox-static kmod lvm2 thin-provisioning-tools \
-	e2fsprogs xfsprogs nbdkit python3-libnbd nfs-kernel-server rpcbind
+	e2fsprogs xfsprogs nbdkit python3-libnbd nfs-kernel-server rpcbind \
+	qemu-block-extra tgt libiscsi-bin ceph-mon ceph-osd ceph-common python3-rados python3-rbd
 
 STORAGE_TESTS := tests/conformance/test_rbd.py tests/conformance/test_iscsi.py tests/integration/test_matrix.py \
 	tests/integration/test_rbd_moves.py tests/acceptance/test_killed_between_storages.py \

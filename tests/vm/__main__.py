@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -10,24 +9,23 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from typing import BinaryIO
 
 from backends.drivers.types import MIB
 from tests.vm.initramfs import NoMachine
 from tests.vm.machine import Lost, run_in_guest
-from tests.vm.storage import VARIABLE, serve
+from tests.vm.storage import serve
 
 # Five minutes on a quiet machine.
 _LIMIT_SECONDS = 1500
 _DISKS = [512 * MIB] * 2 + [256 * MIB]
 #: Names in VOLMIG_REQUIRE that mean: these tests must run.
-_REQUIRED = {"vm", "lvm", "nfs", "rbd", "iscsi"}
+_REQUIRED = {"vm", "lvm", "nfs"}
 #: Part of the names of the files of tests that need the storage of `tests/vm/storage.py`.
 _NETWORKED = "networked"
 #: What each machine runs.  Emulation is slow, and uses one core a machine; both take about the same time.
 PARTS = (
-    ("lvm_conformance", "lvm_faults", "lvm_thin", "killed_worker"),
+    ("lvm_conformance", "lvm_faults", "lvm_thin", "killed_worker", "networked_storage"),
     ("lvm_matrix", "lvm_unreachable", "nfs", "nfs_faults"),
 )
 # Each takes a second to load, and none is used.
@@ -76,16 +74,15 @@ def _run(arguments: Sequence[str], output: BinaryIO) -> int:
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
     }
-    with ExitStack() as stack:
-        network_of = None
-        if any(_NETWORKED in argument for argument in arguments):
-            served, network_of = stack.enter_context(serve())
-            settings[VARIABLE] = json.dumps(served)
-        words = " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items())
-        command = f"{words} exec {shlex.join([*pytest, *arguments])}"
-        return run_in_guest(
-            command, disks=_DISKS, limit_seconds=_LIMIT_SECONDS, output=output, network_of=network_of
-        )
+    beside = serve() if any(_NETWORKED in argument for argument in arguments) else None
+    return run_in_guest(
+        shlex.join([*pytest, *arguments]),
+        environment=settings,
+        disks=_DISKS,
+        limit_seconds=_LIMIT_SECONDS,
+        output=output,
+        beside=beside,
+    )
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,7 +41,8 @@ def run_in_guest(
     output: BinaryIO | None = None,
     memory_mib: int = 1280,
     cpus: int = 1,
-    network_of: int | None = None,
+    environment: Mapping[str, str] | None = None,
+    beside: AbstractContextManager[tuple[Mapping[str, str], int | None]] | None = None,
 ) -> int:
     """
     Run the line *command* as root in the guest, in this directory, with its output to *output*; return its status.
@@ -48,28 +50,32 @@ def run_in_guest(
     Args:
         disks: Sizes in bytes of disks full of old data: /dev/vda, /dev/vdb, …
         output: This process's own, if not given.
-        network_of: Number of a process; the guest reaches what that process reaches, by the same addresses.
-            If not given, it has no network.
+        environment: More variables for the command.
+        beside: What the command needs beside the machine; yields variables that tell of it, and a process: the guest
+            reaches what that process reaches, by the same addresses.  Without it, there is no network.
 
     Raises:
         NoMachine: There is no machine.
         Lost: The command had begun, and the machine has not come to its end, or not in time.
     """
     kernel = get_kernel(CACHE)
-    with tempfile.TemporaryDirectory(prefix="volmig-vm-") as name:
+    with tempfile.TemporaryDirectory(prefix="volmig-vm-") as name, ExitStack() as stack:
         folder = Path(name)
+        arguments = _arguments(folder, memory_mib, cpus)
+        told, process = ({}, None) if beside is None else stack.enter_context(beside)
+        if process is not None:
+            arguments = [tool("nsenter"), f"--net=/proc/{process}/ns/net", *arguments]
+            # The machine is not started from the network: its card needs no code for that.
+            arguments += ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="]
         settings = {
             "RELEASE": kernel.release,
             "MODULES": str(kernel.modules),
             "FOLDER": str(Path.cwd()),
-            "NETWORK": "" if network_of is None else "yes",
+            "NETWORK": "" if process is None else "yes",
         }
-        write_initramfs(folder / "initrd", kernel, settings, command)
-        arguments = _arguments(folder, memory_mib, cpus)
-        if network_of is not None:
-            arguments = [tool("nsenter"), f"--net=/proc/{network_of}/ns/net", *arguments]
-            # The kernel, not the network card's own software, starts this machine.
-            arguments += ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="]
+        variables = {**(environment or {}), **told}
+        exports = [f"export {variable}={shlex.quote(value)}" for variable, value in variables.items()]
+        write_initramfs(folder / "initrd", kernel, settings, "\n".join([*exports, command]))
         arguments += [
             "-kernel",
             str(kernel.image),
@@ -80,8 +86,8 @@ def run_in_guest(
         ]
         for number, size in enumerate(disks):
             arguments += _disk(folder / f"disk{number}", number, size)
-        with _shared_root(folder):
-            return _boot(arguments, folder, limit_seconds, output or sys.stdout.buffer)
+        stack.enter_context(_shared_root(folder))
+        return _boot(arguments, folder, limit_seconds, output or sys.stdout.buffer)
 
 
 def _arguments(folder: Path, memory_mib: int, cpus: int) -> list[str]:

@@ -6,6 +6,7 @@ Both are served by the machine below the guest (`tests/vm/storage.py`).
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 
@@ -38,6 +39,7 @@ SIZE_BYTES = 12 * MIB + 4097
 _SERVED = json.loads(os.environ.get(VARIABLE, "{}"))
 
 
+@functools.cache
 def served(kind):
     """Return how storage of the kind is reached."""
     require_nbd()

@@ -50,6 +50,8 @@ class Run:
     has_progressed: bool = False
     #: Since when (`time.monotonic`) and at how many bytes done the storage has not answered.
     _stall: tuple[float, int] | None = None
+    #: When (`time.monotonic`) it was last asked whether to go on: between any two calls of the storage.
+    _asked_at: float = field(default_factory=time.monotonic)
 
     @property
     def source_pool(self) -> str:
@@ -109,6 +111,7 @@ class Run:
         Raises:
             LeaseLost, CancelRequested: Stop at once.
         """
+        self._asked_at = time.monotonic()
         self.lease.fence()
         if self.wishes.cancel and is_cancellable:
             raise CancelRequested
@@ -137,13 +140,17 @@ class Run:
         }
 
     def _stalled_seconds(self) -> float:
-        """Return for how long the storage has not answered; 0 when it does."""
+        """Return for how long the storage has not answered; next to nothing when it does."""
+        # Blocks are waited for, so that somebody can say that one does not come.  A flush or a close cannot be.
+        seconds = time.monotonic() - self._asked_at
         if self._stall is None or self.progress.done_bytes != self._stall[1]:
             self._stall = None
-            return 0.0
-        return time.monotonic() - self._stall[0]
+            return seconds
+        return max(seconds, time.monotonic() - self._stall[0])
 
     def guards(self) -> engine.Guards:
+        # What went before this pass is no part of it.
+        self._asked_at = time.monotonic()
         return engine.Guards(
             check=self.must_stop,
             fence=self.lease.fence,

@@ -47,6 +47,15 @@ def test_stall_is_told_with_its_length_and_ends_with_the_next_bytes(work):
     assert _state_text(work) == "Copying"
 
 
+def test_call_that_does_not_return_is_told_while_it_lasts(work):
+    """No block is waited for while the destination is flushed or closed."""
+    assert _state_text(work) == "Copying"
+    work._asked_at -= 45
+    assert _state_text(work) == "Copying: the storage has not answered for 45 seconds"
+    work.must_stop()
+    assert _state_text(work) == "Copying"
+
+
 def test_no_stall_is_told_of_the_time_before_a_worker_went_on(work):
     work.guards().on_stall(45.0)
     assert "has not answered" in _state_text(work)

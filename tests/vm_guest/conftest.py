@@ -84,7 +84,29 @@ class FaultyDisk:
         return "\n".join(f"{start} {length} {target}" for start, length, target in parts if length)
 
     def fail_behind(self, good_bytes: int) -> None:
-        sh("dmsetup", "load", self.name, "--table", self.table(good_bytes))
+        self._become(self.table(good_bytes))
+
+    def answer_late(self, milliseconds: int) -> None:
+        """Answer each request so much later."""
+        self._become(f"0 {self.sectors} delay {SPARE_DISK} 2048 {milliseconds}")
+
+    def refuse_writes(self, how: str) -> None:
+        """Do not write any more: *how* is `error_writes`, or `drop_writes`, which says that it has written."""
+        # Up for no second, down for an hour, again and again.
+        self._become(f"0 {self.sectors} flakey {SPARE_DISK} 2048 0 3600 1 {how}")
+
+    def be_well(self) -> None:
+        self.fail_behind(self.sectors * 512)
+
+    def stop_answering(self) -> None:
+        """Answer nothing until `go_on`; what was asked for meanwhile is done then."""
+        sh("dmsetup", "suspend", "--nolockfs", "--noflush", self.name)
+
+    def go_on(self) -> None:
+        sh("dmsetup", "resume", self.name)
+
+    def _become(self, table: str) -> None:
+        sh("dmsetup", "load", self.name, "--table", table)
         # Suspended and resumed, the device takes the new table.
         sh("dmsetup", "resume", self.name)
 

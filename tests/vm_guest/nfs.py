@@ -69,6 +69,23 @@ class Server:
         """Stop to answer, as a server that has lost its power."""
         sh("rpc.nfsd", "0")
 
+    def serve_another(self) -> None:
+        """Come back with an empty file system in place of the one that is served: every handle is stale."""
+        self.be_silent()
+        # A server that has been switched off has forgotten its locks; this one's `lockd` runs on for its client.
+        Path("/proc/fs/nfsd/unlock_filesystem").write_text(f"{self.folder}\n")
+        sh("mount", "-t", "tmpfs", "-o", "size=64m", "none", str(self.folder))
+        # The kernel remembers which file system it serves.
+        sh("exportfs", "-f")
+        self.answer()
+
+    def serve_own(self) -> None:
+        """Come back with the own file system after `serve_another`."""
+        self.be_silent()
+        sh("exportfs", "-f")
+        sh("umount", "-l", str(self.folder))
+        self.answer()
+
     @contextmanager
     def mounted(self, point: Path, version: str, options: str = "hard") -> Iterator[Path]:
         """Mount the whole of it at the new directory *point*."""

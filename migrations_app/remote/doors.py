@@ -11,8 +11,9 @@ import os
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -21,6 +22,7 @@ from backends.drivers import iscsi_front, tls_front
 from backends.drivers.block_device_port import BlockDevicePort
 from backends.drivers.errors import DriverError
 from backends.drivers.local_file_port import LocalFilePort
+from backends.drivers.mounts import file_system_of
 from backends.drivers.port_server import PortServer
 from backends.drivers.ports import Port
 from backends.drivers.types import OpenMode
@@ -55,7 +57,7 @@ def door(
     """
     Yield the door to *port*: the one that VOLMIG_EXPORT names, or NBD where that is not possible.
 
-    iSCSI serves paths only, in whole sectors.
+    iSCSI serves paths only, in whole sectors, and where holes can be punched.
 
     Raises:
         NotReady: A tool or the address is missing.
@@ -95,13 +97,39 @@ def _path_for_iscsi(port: Port) -> str:
     if not isinstance(port, LocalFilePort):
         return ""
     if port.still_at(port.path):
-        found = os.stat(port.path)
-        is_whole = stat.S_ISBLK(found.st_mode) or found.st_size % iscsi_front.SECTOR_BYTES == 0
-        return port.path if is_whole else ""
-    if isinstance(port, BlockDevicePort):
+        path = port.path
+    elif isinstance(port, BlockDevicePort):
         # A logical volume is shown by a name that is a link, and opened by another one.
         path = os.path.realpath(port.path)
-        with suppress(FileNotFoundError):
-            found = os.stat(path)
-            return path if stat.S_ISBLK(found.st_mode) and found.st_rdev == port.device else ""
-    return ""
+    else:
+        return ""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return ""
+    try:
+        found = os.fstat(fd)
+        if stat.S_ISBLK(found.st_mode):
+            is_fit = found.st_rdev == port.device
+        else:
+            is_fit = found.st_size % iscsi_front.SECTOR_BYTES == 0
+        return path if is_fit and (port.keeps_allocation or _gives_back_zeros(fd)) else ""
+    finally:
+        os.close(fd)
+
+
+def _gives_back_zeros(fd: int) -> bool:
+    """
+    Tell whether a hole can be punched into what is open.
+
+    `tgtd` fails a request to give room back where the kernel cannot, instead of writing zeros.
+    """
+    found = os.fstat(fd)
+    if not stat.S_ISBLK(found.st_mode):
+        return file_system_of(fd).keeps_holes
+    # A thin volume cannot: it knows how to discard only, which promises no zeros.
+    number = f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
+    try:
+        return int(Path(f"/sys/dev/block/{number}/queue/write_zeroes_max_bytes").read_text()) > 0
+    except (OSError, ValueError):
+        return False

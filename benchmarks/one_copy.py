@@ -18,6 +18,7 @@ sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import json
 import time
+from collections.abc import Sequence
 
 import django
 
@@ -26,6 +27,7 @@ from backends.drivers.nbd_port import NbdPort, load_libnbd
 from backends.drivers.ports import Port
 from backends.drivers.types import OpenMode
 from migrations_app.copying import engine
+from migrations_app.copying.read_behind import ReadBehind
 
 
 def open_port(where: str, mode: OpenMode) -> Port:
@@ -36,24 +38,34 @@ def open_port(where: str, mode: OpenMode) -> Port:
 
 def main(source_at: str, destination_at: str, is_verified: bool) -> None:
     written: list[str] = []
+    read: list[str] = []
     guards = engine.Guards()
     with open_port(source_at, OpenMode.SOURCE) as source:
-        with open_port(destination_at, OpenMode.WRITE) as destination:
+        with (
+            open_port(destination_at, OpenMode.WRITE) as destination,
+            ReadBehind(lambda: open_port(destination_at, OpenMode.VERIFY), 0, guards) as behind,
+        ):
             guards.progress.begin(engine.data_bytes(source))
+
+            def keep(segments: Sequence[engine.SegmentResult]) -> None:
+                written.extend(s.digest for s in segments)
+                if is_verified:
+                    behind.offer(len(written))
+
             engine.copy(
                 source,
                 destination,
                 first_segment=0,
                 destination_reads_zero=True,
                 guards=guards,
-                checkpoint=lambda segments: written.extend(s.digest for s in segments),
+                checkpoint=keep,
             )
+        read.extend(s.digest for s in behind.take())
         if is_verified:
-            read: list[str] = []
             with open_port(destination_at, OpenMode.VERIFY) as port:
                 engine.read_back(
                     port,
-                    first_segment=0,
+                    first_segment=len(read),
                     guards=guards,
                     checkpoint=lambda segments: read.extend(s.digest for s in segments),
                 )

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import TypeVar
 
 from django.conf import settings
-from django.db import transaction
 from django.db.models import F, Sum
 from django.db.models.functions import Now
 
@@ -28,15 +29,17 @@ from backends.drivers.errors import (
 from backends.drivers.ports import Port
 from backends.drivers.types import Declined, MoveStatus, OpenMode, StoredVolume
 from backends.models import Volume
+from migrations_app import segments
 from migrations_app.copying import engine
 from migrations_app.copying.digests import SEGMENT_BYTES, segment_count, volume_digest
-from migrations_app.models import GENERIC, MigrationSegment, VolumeMigration
+from migrations_app.copying.engine import SegmentResult
+from migrations_app.copying.read_behind import ReadBehind
+from migrations_app.models import GENERIC, VolumeMigration
 from migrations_app.saga.step import (
     Output,
     Parked,
     Step,
 )
-from migrations_app.scheduler.human import bytes_text
 from migrations_app.states import MigrationStatus, State
 from migrations_app.work import Run, unless_held
 
@@ -210,18 +213,46 @@ def copy(run: Run) -> Output:
             to_do = engine.data_bytes(source, offset)
             done = run.migration.segments.aggregate(total=Sum("data_bytes"))["total"] or 0
             run.progress.begin(done + to_do, done)
-            result = engine.copy(
-                source,
-                destination,
-                first_segment=first_segment,
-                # After an interruption something may have been written behind the checkpoint.
-                destination_reads_zero=destination.reads_zero_when_new and _is_first_attempt(run),
-                guards=run.guards(),
-                checkpoint=lambda segments: _save_segments(run, segments),
-            )
+            guards = run.guards()
+            with _read_behind(run, destination_driver, guards) as behind:
+                result = engine.copy(
+                    source,
+                    destination,
+                    first_segment=first_segment,
+                    # After an interruption something may have been written behind the checkpoint.
+                    destination_reads_zero=destination.reads_zero_when_new and _is_first_attempt(run),
+                    guards=guards,
+                    checkpoint=lambda copied: _keep(run, behind, copied),
+                )
+        if behind is not None:
+            segments.compare(run, behind.take())
     if not result.is_complete:
         raise run.why_stopped()
     return _copy_summary(run)
+
+
+def _read_behind(
+    run: Run, driver: Driver, guards: engine.Guards
+) -> AbstractContextManager[ReadBehind | None]:
+    """Return what reads the copy back while it is made; `None` where nobody wants that, or it cannot be."""
+    if run.migration.verify == VolumeMigration.Verify.NONE or not driver.reads_beside_writer:
+        return nullcontext()
+    return ReadBehind(
+        lambda: driver.open(run.destination_pool, run.destination_name, OpenMode.VERIFY),
+        segments.count_compared(run),
+        guards,
+    )
+
+
+def _keep(run: Run, behind: ReadBehind | None, copied: Sequence[SegmentResult]) -> None:
+    """Save what is copied and flushed; compare what was read back of it by now."""
+    segments.save(run, copied)
+    end = copied[-1].index + 1
+    if behind is None or end == segment_count(run.migration.size_bytes):
+        return
+    behind.offer(end)
+    # A destination that does not keep what is written to it is found out before all of it is written.
+    segments.compare(run, behind.take())
 
 
 def _is_first_attempt(run: Run) -> bool:
@@ -253,25 +284,6 @@ def _check_identity(run: Run, driver: Driver) -> None:
         )
 
 
-def _save_segments(run: Run, segments: list[engine.SegmentResult] | tuple) -> None:
-    with transaction.atomic():
-        end = min((segments[-1].index + 1) * SEGMENT_BYTES, run.migration.size_bytes)
-        run.lease.write(copied_up_to_bytes=end, failures=0)
-        MigrationSegment.objects.bulk_create(
-            [
-                MigrationSegment(
-                    migration_id=run.migration.pk,
-                    index=s.index,
-                    source_digest=s.digest,
-                    data_bytes=s.data_bytes,
-                    zero_bytes=s.zero_bytes,
-                )
-                for s in segments
-            ]
-        )
-    run.has_progressed = True
-
-
 def _copy_summary(run: Run) -> Output:
     sums = run.migration.segments.aggregate(data=Sum("data_bytes"), zero=Sum("zero_bytes"))
     data, zero = sums["data"] or 0, sums["zero"] or 0
@@ -300,7 +312,7 @@ def verify(run: Run) -> Output:
     if run.migration.verify == VolumeMigration.Verify.NONE:
         return {"verified": "no"}
     run.progress.begin(None)
-    first_segment = run.migration.segments.exclude(destination_digest="").count()
+    first_segment = segments.count_compared(run)
     with run.source() as source_driver, run.destination() as destination_driver:
         _check_identity(run, source_driver)
         with (
@@ -316,42 +328,17 @@ def verify(run: Run) -> Output:
                 port,
                 first_segment=first_segment,
                 guards=run.guards(),
-                checkpoint=lambda segments: _compare_segments(run, segments),
+                checkpoint=lambda read: segments.compare(run, read),
             )
     if not result.is_complete:
         raise run.why_stopped()
-    if run.migration.segments.exclude(destination_digest="").count() != segment_count(
-        run.migration.size_bytes
-    ):
+    if segments.count_compared(run) != segment_count(run.migration.size_bytes):
         raise CorruptData("The comparison is not complete although it ended; nothing was switched.")
     digest = volume_digest(
         run.migration.segments.order_by("index").values_list("destination_digest", flat=True).iterator()
     )
     run.lease.write(destination_digest=digest, **run.progress_fields())
     return {"verified": "yes", "destination_digest": digest}
-
-
-def _compare_segments(run: Run, segments: list[engine.SegmentResult] | tuple) -> None:
-    digests = {s.index: s.digest for s in segments}
-    rows = list(run.migration.segments.filter(index__in=digests))
-    for row in rows:
-        if row.source_digest != digests[row.index]:
-            start = row.index * SEGMENT_BYTES
-            end = min(start + SEGMENT_BYTES, run.migration.size_bytes)
-            raise CorruptData(
-                f"The copy differs from the source between {bytes_text(start)} and {bytes_text(end)} "
-                f"(segment {row.index}): read back {digests[row.index][:16]}…, copied "
-                f"{row.source_digest[:16]}….",
-                backend=run.migration.destination_pool.backend.address,
-                operation="verify",
-                volume=run.destination_name,
-                remedy="The source was not touched. Check the destination's disks before trying again.",
-            )
-        row.destination_digest = digests[row.index]
-    with transaction.atomic():
-        run.lease.write(failures=0)
-        MigrationSegment.objects.bulk_update(rows, ["destination_digest"])
-    run.has_progressed = True
 
 
 # -- switch ---------------------------------------------------------------------------------------------------

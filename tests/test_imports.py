@@ -34,7 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("migrations_app.remote",),
     ("migrations_app.work",),
-    ("migrations_app.steps",),
+    ("migrations_app.steps", "migrations_app.segments"),
     (
         "migrations_app.sentences",
         "migrations_app.views_of_rows",

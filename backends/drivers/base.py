@@ -200,6 +200,15 @@ class Driver(abc.ABC):
         self._check_names(pool, name)
         return self._open(pool, name, mode)
 
+    @property
+    def reads_beside_writer(self) -> bool:
+        """
+        Tell whether a VERIFY port may be opened beside a WRITE port, and sees all that was flushed through that one.
+
+        If not overridden: false; the copy is then read back when all of it is made.
+        """
+        return False
+
     def usage(self, pool: str, name: str) -> list[Usage]:
         """
         Return who uses the volume outside of this project; empty when nobody does as far as can be told.

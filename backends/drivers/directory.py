@@ -261,6 +261,10 @@ class DirectoryDriver(Driver):
                 os.close(fd)
             return directory.volume(name)
 
+    @property
+    def reads_beside_writer(self) -> bool:
+        return True
+
     def _open(self, pool: str, name: str, mode: OpenMode) -> Port:
         with self._directory(pool, "open", name) as directory:
             for _ in range(_OPEN_ATTEMPTS):

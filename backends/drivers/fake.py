@@ -401,6 +401,10 @@ class FakeDriver(Driver):
             if snapshot in snapshots:
                 snapshots.remove(snapshot)
 
+    @property
+    def reads_beside_writer(self) -> bool:
+        return True
+
     def _open(self, pool: str, name: str, mode: OpenMode) -> Port:
         with self.store.lock:
             volume = self._find(pool, name, "open")

@@ -301,6 +301,11 @@ class LvmDriver(Driver):
 
     # -- opening ---------------------------------------------------------------------------------------------
 
+    @property
+    def reads_beside_writer(self) -> bool:
+        # The map of a thin volume is read when the port is opened, and does not follow what is written later.
+        return not self.options.thin_pool
+
     def _open(self, pool: str, name: str, mode: OpenMode) -> Port:
         lv = self._find(pool, name, "open")
         return self._open_device(lv, mode, "open", size_bytes=lv.size_bytes)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import collections
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, field
@@ -26,6 +26,7 @@ from migrations_app.copying.digests import (
     BLOCK_BYTES,
     SEGMENT_BYTES,
     block_digest,
+    segment_count,
     segment_digest,
     zero_block_digest,
     zero_segment_digest,
@@ -71,9 +72,17 @@ Checkpoint = Callable[[Sequence[SegmentResult]], None]
 
 
 @dataclass(slots=True)
+class Waits:
+    """For how many seconds a pass has waited for its storage, added up over its threads."""
+
+    source_seconds: float = 0.0
+    destination_seconds: float = 0.0
+
+
+@dataclass(slots=True)
 class Guards:
     """
-    How the engine asks its surroundings.
+    How the engine asks its surroundings, and what it tells them while it works.
 
     `check` is called between blocks: it raises to give the pass up, and returns true to stop it at a checkpoint.
     `fence` is called right before each write, from the writing thread, and raises when the right to write is gone.
@@ -84,6 +93,7 @@ class Guards:
     fence: Callable[[], None] = lambda: None
     throttle: Throttle = field(default_factory=Throttle)
     progress: Progress = field(default_factory=Progress)
+    waits: Waits = field(default_factory=Waits)
     checkpoint_seconds: float = 5.0
     on_stall: Callable[[float], None] = lambda seconds: None
     stall_seconds: float = 30.0
@@ -119,12 +129,26 @@ def copy(
     Safe to repeat: yes, from any segment up to the last checkpoint.
     """
     writer = _Writer(destination, destination_reads_zero, guards.fence)
-    return _run_pass(source, first_segment, guards, checkpoint, writer)
+    segments = _segments(source, first_segment, segment_count(source.size_bytes))
+    return _run_pass(source, segments, guards, checkpoint, writer, THREADS)
 
 
-def read_back(port: Port, *, first_segment: int, guards: Guards, checkpoint: Checkpoint) -> PassResult:
-    """Read everything from *first_segment* on and return its digests.  Holes are known to be zeros."""
-    return _run_pass(port, first_segment, guards, checkpoint, None)
+def read_back(
+    port: Port,
+    *,
+    first_segment: int,
+    end_segment: int | None = None,
+    guards: Guards,
+    checkpoint: Checkpoint,
+    threads: int = THREADS,
+) -> PassResult:
+    """
+    Read everything from *first_segment* on, up to *end_segment* or the end; *checkpoint* gets the digests.
+
+    Holes are known to be zeros.
+    """
+    end = segment_count(port.size_bytes) if end_segment is None else end_segment
+    return _run_pass(port, _segments(port, first_segment, end), guards, checkpoint, None, threads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +170,8 @@ class _BlockResult:
     digest: bytes
     data_bytes: int
     zero_bytes: int
+    read_seconds: float = 0.0
+    write_seconds: float = 0.0
 
 
 class _Writer:
@@ -194,9 +220,14 @@ class _Writer:
 
 
 def _run_pass(
-    source: Port, first_segment: int, guards: Guards, checkpoint: Checkpoint, writer: _Writer | None
+    source: Port,
+    segments: Iterable[_Segment | _EmptySegment],
+    guards: Guards,
+    checkpoint: Checkpoint,
+    writer: _Writer | None,
+    threads: int,
 ) -> PassResult:
-    collector = _Collector(source.size_bytes, first_segment, guards, checkpoint, writer)
+    collector = _Collector(guards, checkpoint, writer)
     buffers = Buffers(BLOCK_BYTES)
     stop = threading.Event()
 
@@ -205,9 +236,9 @@ def _run_pass(
             return _BlockResult(b"", 0, 0)
         return _process_block(block, source, writer, buffers)
 
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="copy") as pool:
+    with ThreadPoolExecutor(threads, thread_name_prefix="copy") as pool:
         try:
-            for item in _segments(source, first_segment):
+            for item in segments:
                 if not _submit(item, guards, collector, writer, lambda block: pool.submit(work, block)):
                     collector.result.is_complete = False
                     break
@@ -257,6 +288,7 @@ def _process_block(block: _Block, source: Port, writer: _Writer | None, buffers:
         if writer is not None:
             writer.zero(block.offset, block.length)
         return _BlockResult(zero_block_digest(block.length), 0, 0)
+    started = time.monotonic()
     view = buffers.view[: block.length]
     position = 0
     reads = _joined([(r.offset - block.offset, r.end - block.offset) for r in block.runs], _READ_GAP_BYTES)
@@ -265,6 +297,7 @@ def _process_block(block: _Block, source: Port, writer: _Writer | None, buffers:
         source.read_into(block.offset + start, view[start:end])
         position = end
     buffers.clear(position, block.length)
+    was_read = time.monotonic()
     found, runs = [], []
     for run in block.runs:
         in_run = data_runs(buffers.address, run.offset - block.offset, run.end - block.offset)
@@ -272,12 +305,15 @@ def _process_block(block: _Block, source: Port, writer: _Writer | None, buffers:
         # Never across a hole of the source: a volume takes the same room as before.
         runs += _joined(in_run, _WRITE_GAP_BYTES)
     data = block.data_bytes
+    write_seconds = 0.0
     if writer is not None:
         writer.is_dense = len(runs) == len(block.runs) and sum(end - start for start, end in runs) >= data
+        writes_from = time.monotonic()
         writer.write(block, view, runs)
-    if not found:
-        return _BlockResult(zero_block_digest(block.length), data, data)
-    return _BlockResult(block_digest(view), data, max(0, data - sum(end - start for start, end in found)))
+        write_seconds = time.monotonic() - writes_from
+    digest = block_digest(view) if found else zero_block_digest(block.length)
+    zero = max(0, data - sum(end - start for start, end in found))
+    return _BlockResult(digest, data, zero, was_read - started, write_seconds)
 
 
 def _joined(runs: Sequence[tuple[int, int]], gap: int) -> list[tuple[int, int]]:
@@ -318,9 +354,9 @@ class _EmptySegment:
     length: int
 
 
-def _segments(port: Port, first_segment: int) -> Iterator[_Segment | _EmptySegment]:
+def _segments(port: Port, first_segment: int, end_segment: int) -> Iterator[_Segment | _EmptySegment]:
     """Yield the segments in order; those without any data are told apart, whole volumes of holes cost little."""
-    for index in range(first_segment, -(-port.size_bytes // SEGMENT_BYTES)):
+    for index in range(first_segment, end_segment):
         offset = index * SEGMENT_BYTES
         length = min(SEGMENT_BYTES, port.size_bytes - offset)
         runs = tuple(e for e in port.extents(offset, length) if e.kind is ExtentKind.DATA)
@@ -357,8 +393,6 @@ class _Collector:
 
     def __init__(
         self,
-        size_bytes: int,
-        first_segment: int,
         guards: Guards,
         checkpoint: Checkpoint,
         writer: _Writer | None,
@@ -442,6 +476,8 @@ class _Collector:
         self._zero += result.zero_bytes
         self.result.data_bytes += result.data_bytes
         self.result.zero_bytes += result.zero_bytes
+        self._guards.waits.source_seconds += result.read_seconds
+        self._guards.waits.destination_seconds += result.write_seconds
         self._guards.progress.add(result.data_bytes)
 
     def _save(self) -> None:

@@ -105,6 +105,38 @@ class LocationWithoutVersion(ChangedStats):
         return {"location_info": {"driver": self.name}}
 
 
+# -- reading beside a writer ---------------------------------------------------------------------------------
+
+
+@breaks("what_was_flushed_can_be_read_beside_the_writer")
+class SeesTheVolumeAsItWasOpened(FakeDriver):
+    def _open(self, pool, name, mode):
+        port = super()._open(pool, name, mode)
+        if mode is OpenMode.VERIFY:
+            port._volume = dataclasses.replace(port._volume, pages=dict(port._volume.pages))
+            port._check = lambda offset, length: None
+        return port
+
+
+class OldMapPort(FakePort):
+    def extents(self, offset, length):
+        if self._mode is OpenMode.VERIFY:
+            self.__dict__.setdefault("known", list(super().extents(0, self.size_bytes)))
+            yield from self.known
+            return
+        yield from super().extents(offset, length)
+
+
+@breaks("what_was_flushed_can_be_read_beside_the_writer")
+class KnowsHolesFromTheBeginning(PortDriver):
+    port_class = OldMapPort
+
+    def _open(self, pool, name, mode):
+        port = super()._open(pool, name, mode)
+        list(port.extents(0, port.size_bytes))
+        return port
+
+
 # -- names and sizes -----------------------------------------------------------------------------------------
 
 

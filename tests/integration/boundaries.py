@@ -17,14 +17,14 @@ from backends import services as inventory
 from backends.drivers.base import Driver
 from backends.drivers.ports import Port
 from backends.drivers.types import KIB
-from migrations_app import journal, lease, steps
+from migrations_app import journal, lease, segments, steps
 from migrations_app.copying import digests, engine
 from migrations_app.saga.step import Step
 from migrations_app.states import State, may_follow
 
 _JOURNAL = ("started", "done", "failed", "decide_undo", "undo_started", "undone", "undo_failed")
 _PORT = ("write", "zero", "flush", "close")
-_STEPS = ("_save_segments", "_compare_segments")
+_SEGMENTS = ("save", "compare")
 
 
 class Killed(BaseException):
@@ -84,8 +84,8 @@ class Boundaries:
         for name in _JOURNAL:
             real = getattr(journal.DatabaseJournal, name)
             patch.setattr(journal.DatabaseJournal, name, self.around(f"journal {name}", real))
-        for name in _STEPS:
-            patch.setattr(steps, name, self.around(name, getattr(steps, name)))
+        for name in _SEGMENTS:
+            patch.setattr(segments, name, self.around(f"{name} segments", getattr(segments, name)))
         patch.setattr(lease.Lease, "release", self.around("release", lease.Lease.release))
         patch.setattr(inventory, "make_driver", self._driver_maker(inventory.make_driver))
         self._watch_moves(patch)
@@ -142,7 +142,7 @@ def use_small_segments(patch: pytest.MonkeyPatch) -> None:
     """Let volumes of a megabyte have several segments and checkpoints."""
     for module in (digests, engine):
         patch.setattr(module, "BLOCK_BYTES", BLOCK)
-    for module in (digests, engine, steps):
+    for module in (digests, engine, segments, steps):
         patch.setattr(module, "SEGMENT_BYTES", SEGMENT)
     digests.zero_block_digest.cache_clear()
     digests.zero_segment_digest.cache_clear()

@@ -76,17 +76,17 @@ def test_running_copy_pauses_at_a_checkpoint(two_backends, make_volume, actor, r
     volume = make_volume(two_backends[0], size_bytes=200 * MIB)
     before = digest(object_path(volume))
     migration = services.request_migration(volume, "testhost@b", actor, COPY)
-    from migrations_app import steps
+    from migrations_app import segments, steps
 
-    real = steps._save_segments
+    real = segments.save
     monkeypatch.setattr(steps.settings, "VOLMIG_CHECKPOINT_SECONDS", 0)
 
-    def save_then_pause(run, segments):
-        real(run, segments)
+    def save_then_pause(run, copied):
+        real(run, copied)
         run.wishes.pause = True
 
     with monkeypatch.context() as patch:
-        patch.setattr(steps, "_save_segments", save_then_pause)
+        patch.setattr(segments, "save", save_then_pause)
         VolumeMigration.objects.filter(pk=migration.pk).update(pause_requested_at=None)
         assert worker.advance(migration.pk) == "paused"
     migration.refresh_from_db()

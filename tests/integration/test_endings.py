@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import time
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -17,8 +18,8 @@ from backends.drivers.errors import ConnectionLost
 from backends.drivers.fake import FakeStore
 from backends.models import Volume
 from migrations_app import lease as leases
-from migrations_app import services, steps, worker
-from migrations_app.copying import digests
+from migrations_app import segments, services, steps, worker
+from migrations_app.copying import digests, read_behind
 from migrations_app.journal import DatabaseJournal
 from migrations_app.lease import Lease
 from migrations_app.models import JournalEntry, VolumeMigration
@@ -274,17 +275,63 @@ def test_lease_that_was_not_renewed_stops_the_work_before_the_database_gives_it_
 def test_worker_that_lost_its_lease_in_the_middle_of_a_copy_leaves_it_to_the_next(volume, actor, monkeypatch):
     before = digest(object_path(volume))
     migration = services.request_migration(volume, "testhost@b", actor, COPY)
-    real, claimed = steps._save_segments, []
+    real, claimed = segments.save, []
 
-    def save_and_lose(run, segments):
-        real(run, segments)
+    def save_and_lose(run, copied):
+        real(run, copied)
         if not claimed:
             claimed.append(Lease.claim(migration.pk))
 
-    monkeypatch.setattr(steps, "_save_segments", save_and_lose)
+    monkeypatch.setattr(segments, "save", save_and_lose)
     assert worker.advance(migration.pk) == "lease lost"
     migration.refresh_from_db()
     assert (migration.owner, migration.epoch) == (claimed[0].owner, claimed[0].epoch)
     assert _work(migration).state == State.RETAINED
     assert digest(object_path(volume)) == before
     assert Path(object_path(volume)).parent.name == "b"
+
+
+def _save_slowly(patch: pytest.MonkeyPatch) -> None:
+    """Make every copy one that waits for its source, and give the destination time between the checkpoints."""
+    patch.setattr(read_behind, "SLOW_SOURCE_SHARE", 0.0)
+    real = segments.save
+
+    def save(run, copied):
+        time.sleep(0.1)
+        real(run, copied)
+
+    patch.setattr(segments, "save", save)
+
+
+def test_copy_from_a_slow_source_is_compared_before_it_is_complete(volume, actor, run_to_end, monkeypatch):
+    _save_slowly(monkeypatch)
+    real, compared = steps.engine.read_back, []
+
+    def read_back(port, *, first_segment, **rest):
+        compared.append((rest.get("end_segment"), first_segment))
+        return real(port, first_segment=first_segment, **rest)
+
+    monkeypatch.setattr(steps.engine, "read_back", read_back)
+    migration = run_to_end(services.request_migration(volume, "testhost@b", actor, COPY))
+    assert (migration.state, migration.error_text) == (State.RETAINED, "")
+    assert migration.destination_digest == migration.source_digest != ""
+    # The last pass is that of the step `verify`, and has only the rest to read.
+    assert compared[-1][0] is None
+    assert compared[-1][1] >= 3
+
+
+def test_destination_that_loses_bytes_is_found_out_before_the_copy_is_complete(volume, actor, monkeypatch):
+    _save_slowly(monkeypatch)
+    before = digest(object_path(volume))
+    real = segments.compare
+
+    def flip_then_compare(run, read):
+        real(run, [dataclasses.replace(r, digest="0" * 64) if r.index == 1 else r for r in read])
+
+    monkeypatch.setattr(segments, "compare", flip_then_compare)
+    migration = _work(services.request_migration(volume, "testhost@b", actor, COPY))
+    assert migration.state == State.FAILED
+    assert "The copy differs from the source between 256.0 KiB and 512.0 KiB (segment 1)" in migration.error_text
+    assert not JournalEntry.objects.filter(migration=migration, step="copy", kind="done").exists()
+    volume.refresh_from_db()
+    _require_undone(migration, volume, before)

@@ -8,6 +8,7 @@ of the run.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import tempfile
@@ -20,8 +21,9 @@ import pytest
 from django.db import connection
 
 from backends.drivers.errors import ConnectionLost, CorruptData, NoSpace, TimedOut
-from migrations_app import lease, services, worker
-from migrations_app.copying import digests
+from migrations_app import lease, services, steps, worker
+from migrations_app.copying import digests, read_behind
+from migrations_app.copying.read_behind import ReadBehind
 from migrations_app.errors import NotNow
 from migrations_app.models import JournalEntry, VolumeMigration
 from migrations_app.services import Options
@@ -34,11 +36,23 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
 STRIDE = 1 if os.environ.get("VOLMIG_FAULTS") == "all" else 4
 SIZE = 3 * SEGMENT + 17
 MOVED = {State.RETAINED, State.DONE}
+READ_BEHIND = "copied, and read back meanwhile"
 WAYS = {
     "copied": Options(force_host_copy=True, delete_source=True),
     "copied and kept": Options(force_host_copy=True),
+    READ_BEHIND: Options(force_host_copy=True, delete_source=True),
     "moved natively": Options(),
 }
+
+
+class Prompt(ReadBehind):
+    """Has read, whenever it is asked, all that it was offered."""
+
+    def take(self):
+        with self._changed:
+            while self._thread and self._thread.is_alive() and self._next_segment < self._end_segment:
+                self._changed.wait(0.05)
+        return super().take()
 
 
 @dataclass
@@ -143,6 +157,10 @@ def ground(request, directories, make_backend, make_volume, actor, monkeypatch, 
     # The process that is simulated to be dead is this one.
     monkeypatch.setattr(lease, "is_dead", lambda owner: True)
     use_small_segments(monkeypatch)
+    # Never, or always and at once, so that the boundaries are the same each time.
+    is_read_behind = READ_BEHIND in getattr(getattr(request.node, "callspec", None), "params", {}).values()
+    monkeypatch.setattr(read_behind, "SLOW_SOURCE_SHARE", 0.0 if is_read_behind else math.inf)
+    monkeypatch.setattr(steps, "ReadBehind", Prompt)
     boundaries = Boundaries()
     boundaries.watch(monkeypatch)
     counted: Counter = Counter()
@@ -181,7 +199,7 @@ def test_death_at_any_boundary_changes_nothing_in_the_end(ground, way):
     [ConnectionLost("gone"), TimedOut("no answer"), RuntimeError("nobody thought of this")],
     ids=["connection lost", "lost reply", "unforeseen"],
 )
-@pytest.mark.parametrize("way", ["copied", "moved natively"])
+@pytest.mark.parametrize("way", ["copied", READ_BEHIND, "moved natively"])
 def test_failure_that_passes_at_any_boundary_is_only_a_delay(ground, way, error):
     assert set(ground.hit_all(WAYS[way], _raise(error))) <= MOVED
 
@@ -189,7 +207,7 @@ def test_failure_that_passes_at_any_boundary_is_only_a_delay(ground, way, error)
 @pytest.mark.parametrize(
     "error", [NoSpace("full"), CorruptData("bad block")], ids=["no space", "corrupt data"]
 )
-@pytest.mark.parametrize("way", ["copied", "moved natively"])
+@pytest.mark.parametrize("way", ["copied", READ_BEHIND, "moved natively"])
 def test_failure_for_good_at_any_boundary_leaves_the_volume_somewhere_complete(ground, way, error):
     ended = ground.hit_all(WAYS[way], _raise(error))
     assert ended[State.FAILED] > 10 // STRIDE

@@ -507,6 +507,26 @@ def writing_needs_the_write_mode(bench: Bench) -> None:
     expect(bench.read(name, 0, 4096) == content, "a refused write changed data")
 
 
+@promise
+def what_was_flushed_can_be_read_beside_the_writer(bench: Bench) -> None:
+    """Where the driver says so: a VERIFY port that is open meanwhile sees the bytes, and no hole in their place."""
+    driver = bench.driver()
+    if not driver.reads_beside_writer:
+        raise PromiseSkipped("the driver does not say that a volume can be read while it is written")
+    name = bench.new_volume(driver)
+    with (
+        bench.open(driver, name, OpenMode.WRITE) as writer,
+        bench.open(driver, name, OpenMode.VERIFY) as reader,
+    ):
+        for at in (0, bench.size_bytes // 2):
+            content = pattern(64 * KIB, str(at))
+            writer.write(at, memoryview(content))
+            writer.flush()
+            kinds = {extent.kind for extent in reader.extents(at, len(content))}
+            expect(kinds == {ExtentKind.DATA}, f"what was written and flushed at {at} is called a hole")
+            expect(read_range(reader, at, len(content)) == content, f"other bytes are read at {at}")
+
+
 # -- extents -------------------------------------------------------------------------------------------------
 
 

@@ -151,6 +151,12 @@ def close(call: RemoteCall) -> None:
         time.sleep(_SHORTEST_PAUSE_SECONDS)
 
 
+def is_over(call: RemoteCall) -> bool:
+    """Tell whether the volume is served no more: it was said so, or nobody has said anything for too long."""
+    limit = Now() - timedelta(seconds=settings.VOLMIG_SILENCE_SECONDS)
+    return not RemoteCall.objects.filter(pk=call.pk, state=_State.SERVING, heard_at__gte=limit).exists()
+
+
 def what_went_wrong(call: RemoteCall) -> Exception | None:
     """Return why the other host does not serve the volume any more, in its own words; `None` when it did not say."""
     row = RemoteCall.objects.filter(pk=call.pk).values("error").first()

@@ -24,6 +24,8 @@ from migrations_app.remote.doors import ISCSI, NBD, secrets_for_any_door
 
 logger = logging.getLogger(__name__)
 
+_WATCH_SECONDS = 2.0
+
 
 def open_port(backend: Backend, pool: str, name: str, mode: OpenMode, right: Right | None) -> Port:
     """
@@ -53,6 +55,8 @@ def open_port(backend: Backend, pool: str, name: str, mode: OpenMode, right: Rig
                 remedy=f"Check that this host reaches {told['address']} (VOLMIG_STORAGE_ADDRESS of host "
                 f"'{backend.host}') and that no firewall is between them. {ConnectionLost.default_remedy}",
             ) from error
+        if told["kind"] == ISCSI:
+            until_it_works.enter_context(_given_up_at_the_end_of(call, port))
         remote = RemotePort(port, call, until_it_works.pop_all(), tells_all=told["kind"] == NBD)
         remote.keeps_allocation = told["keeps_allocation"]
         return remote
@@ -94,6 +98,40 @@ def _close(call: RemoteCall) -> None:
     except DatabaseError:
         # Without the database nothing can be told; what is served ends with the lease.
         logger.warning("could not tell that '%s' is closed", call, exc_info=True)
+
+
+@contextmanager
+def _given_up_at_the_end_of(call: RemoteCall, port: Port) -> Iterator[None]:
+    """
+    Break off what *port* waits for when the other host serves the volume no more.
+
+    The end of an NBD server is seen by its client at once.  libiscsi connects again for ever, and a flush or a zeroing
+    that hangs looks like one that takes long.
+    """
+    is_done = threading.Event()
+    thread = threading.Thread(target=_watch, args=(call, port, is_done), name="watch-call", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_done.set()
+        thread.join()
+
+
+def _watch(call: RemoteCall, port: Port, is_done: threading.Event) -> None:
+    try:
+        while not is_done.wait(_WATCH_SECONDS):
+            try:
+                close_old_connections()
+                if asking.is_over(call):
+                    port.interrupt()
+                    return
+            except DatabaseError:
+                # The lease ends the work in time if the database does not come back.
+                logger.warning("could not look whether '%s' is still served", call, exc_info=True)
+                connection.close()
+    finally:
+        connection.close()
 
 
 class RemotePort(Port):

@@ -131,6 +131,13 @@ SETTINGS: tuple[Setting, ...] = (
         "Address of this host on the storage network, on which its worker serves volumes that come from other hosts; empty means that none can.",
     ),
     Setting(
+        "VOLMIG_STORAGE_PORTS",
+        "",
+        str,
+        "",
+        "First and last port for that, such as 49152-49215, one for each volume that is served at the same time; empty means any free one.",
+    ),
+    Setting(
         "VOLMIG_EXPORT",
         "nbd",
         str,
@@ -193,6 +200,20 @@ def read(name: str) -> Any:
 def read_list(name: str) -> list[str]:
     """Return the comma-separated setting *name* as a list."""
     return [part.strip() for part in read(name).split(",") if part.strip()]
+
+
+def read_ports(name: str) -> range:
+    """Return the ports of the setting *name*, none when it is empty; `ValueError` names a bad one."""
+    text = read(name)
+    if not text:
+        return range(0)
+    first, _, last = text.partition("-")
+    if not (first.strip().isdecimal() and last.strip().isdecimal()):
+        raise ValueError(f"{name}='{text}': write the first and the last port, such as 49152-49215.")
+    ports = range(int(first), int(last) + 1)
+    if not ports or ports[0] < 1 or ports[-1] > 65535:
+        raise ValueError(f"{name}='{text}': the first port must not be behind the last; both are 1 to 65535.")
+    return ports
 
 
 def host_name() -> str:

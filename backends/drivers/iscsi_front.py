@@ -13,13 +13,14 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from backends.drivers.commands import run_command
 from backends.drivers.errors import ConnectionLost, NotReady
+from backends.drivers.listening import listen
 from backends.drivers.nbd_port import NbdPort
 from backends.drivers.nbd_server import qemu_nbd
 from backends.drivers.ports import Port
@@ -59,15 +60,19 @@ def new_secret() -> str:
 
 
 @contextmanager
-def iscsi_front(path: str, address: str, folder: Path, secret: str, name: str) -> Iterator[Target]:
+def iscsi_front(
+    path: str, address: str, folder: Path, secret: str, name: str, ports: Sequence[int] = ()
+) -> Iterator[Target]:
     """
     Yield a target with *path* as its only LUN, for whoever knows the secret.
 
     Args:
         folder: A directory that only this user can enter.
         name: The end of the target's name; no two targets of a host may have the same.
+        ports: As `listen`.
 
     Raises:
+        As `listen`.
         NotReady: A tool is missing, or did not do what it was asked; with what it said.
     """
     for tool, package in _PACKAGES.items():
@@ -76,7 +81,8 @@ def iscsi_front(path: str, address: str, folder: Path, secret: str, name: str) -
                 f"The tool '{tool}' is not on this host; without it no volume can come over iSCSI.",
                 remedy=f"On Debian: apt-get install {package}",
             )
-    port = _free_port(address)
+    with listen(address, ports) as probe:
+        port = int(probe.getsockname()[1])
     host = f"[{address}]" if ":" in address else address
     environment = {"TGT_IPC_SOCKET": str(folder / "control")}
     # The number of the control port names a file in a directory that all targets of a host share.
@@ -101,20 +107,6 @@ def iscsi_front(path: str, address: str, folder: Path, secret: str, name: str) -
             # No gentle end: tgtd waits for its clients, and what was flushed is flushed.
             process.kill()
             process.wait(_STOP_SECONDS)
-
-
-def _free_port(address: str) -> int:
-    try:
-        family = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0][0]
-        with socket.socket(family) as probe:
-            probe.bind((address, 0))
-            return int(probe.getsockname()[1])
-    except OSError as error:
-        raise NotReady(
-            f"This host cannot serve volumes on '{address}': {error.strerror or error}.",
-            operation="open",
-            remedy="Set VOLMIG_STORAGE_ADDRESS to an address that the host has, and start its worker again.",
-        ) from error
 
 
 def _wait_until_ready(

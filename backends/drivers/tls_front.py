@@ -20,8 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from backends.drivers.errors import ConnectionLost, DriverError, NotReady
-from backends.drivers.oserrors import os_errors_translated
+from backends.drivers.errors import ConnectionLost, NotReady
 from backends.drivers.private_directory import private_directory
 from backends.drivers.private_directory import sweep as remove_left
 
@@ -77,34 +76,6 @@ def _parent() -> Path:
 def sweep() -> None:
     """Remove the directories of processes that were killed, keys and all.  Safe to repeat: yes."""
     remove_left(_PREFIX, parent=_parent())
-
-
-def listen(address: str) -> socket.socket:
-    """
-    Return a socket that listens on *address*, a free port of it.
-
-    Raises:
-        NotReady: It is no address of this host.
-    """
-    try:
-        with os_errors_translated(f"Listening on {address}", operation="open"):
-            family, kind, protocol, _, place = socket.getaddrinfo(
-                address, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-            listener = socket.socket(family, kind, protocol)
-            try:
-                listener.bind(place)
-                listener.listen(64)
-            except BaseException:
-                listener.close()
-                raise
-    except DriverError as error:
-        raise NotReady(
-            f"This host cannot serve volumes on '{address}': {error}",
-            operation="open",
-            remedy="Set VOLMIG_STORAGE_ADDRESS to an address that the host has, and start its worker again.",
-        ) from error
-    return listener
 
 
 @contextmanager

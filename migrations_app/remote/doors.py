@@ -21,6 +21,7 @@ from django.conf import settings
 from backends.drivers import iscsi_front, tls_front
 from backends.drivers.block_device_port import BlockDevicePort
 from backends.drivers.errors import DriverError
+from backends.drivers.listening import listen
 from backends.drivers.local_file_port import LocalFilePort
 from backends.drivers.mounts import file_system_of
 from backends.drivers.port_server import PortServer
@@ -61,19 +62,29 @@ def door(
 
     Raises:
         NotReady: A tool or the address is missing.
+        InUse: No port is free.
     """
     with ExitStack() as opened:
         folder = opened.enter_context(tls_front.private_folder())
         path = _path_for_iscsi(port) if settings.VOLMIG_EXPORT == ISCSI else ""
         if path:
             target = opened.enter_context(
-                iscsi_front.iscsi_front(path, settings.VOLMIG_STORAGE_ADDRESS, folder, secrets[ISCSI], name)
+                iscsi_front.iscsi_front(
+                    path,
+                    settings.VOLMIG_STORAGE_ADDRESS,
+                    folder,
+                    secrets[ISCSI],
+                    name,
+                    settings.VOLMIG_STORAGE_PORTS,
+                )
             )
             told = {"kind": ISCSI, "iqn": target.iqn, "address": target.address, "port": target.port}
             process = target.process
         else:
             socket_path = str(folder / "socket")
-            listener = opened.enter_context(tls_front.listen(settings.VOLMIG_STORAGE_ADDRESS))
+            listener = opened.enter_context(
+                listen(settings.VOLMIG_STORAGE_ADDRESS, settings.VOLMIG_STORAGE_PORTS)
+            )
             process = opened.enter_context(tls_front.tls_front(socket_path, listener, secrets[NBD]))
             server = PortServer(port, socket_path, mode, fence=fence, on_error=on_error)
             # Closed before everything else: from then on nothing reaches the port.

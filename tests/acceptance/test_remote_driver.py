@@ -9,6 +9,7 @@ from django.db.models.functions import Now
 
 from backends.drivers.conformance import PROMISES, run_promises
 from backends.drivers.errors import ConnectionLost, NotFound, NotPermitted
+from backends.drivers.listening import listen
 from backends.drivers.types import MIB, OpenMode
 from migrations_app.models import RemoteCall, VolumeMigration
 from migrations_app.remote.asking import Right
@@ -37,8 +38,12 @@ def there(tmp_path, transactional_db):
 
 @pytest.fixture
 def migration(there, start_worker):
-    """A migration that this process has the lease of, as far as anybody can tell from its row."""
     start_other(start_worker, there)
+    return _migration(there)
+
+
+def _migration(there):
+    """Return a migration that this process has the lease of, as far as anybody can tell from its row."""
     pool = there.pools.get()
     return VolumeMigration.objects.create(
         volume_name="v",
@@ -99,6 +104,17 @@ def test_opened_volume_is_taken_away_from_an_asker_whose_lease_is_over(there, mi
             found = memoryview(bytearray(6))
             other.read_into(0, found)
             assert bytes(found) == b"before"
+
+
+def test_volumes_are_served_on_the_ports_that_a_firewall_lets_through(there, start_worker):
+    with listen("127.0.0.1") as one, listen("127.0.0.1") as two:
+        first, last = sorted(listener.getsockname()[1] for listener in (one, two))
+    start_other(start_worker, there, VOLMIG_STORAGE_PORTS=f"{first}-{last}")
+    driver = RemoteDriver(there, Right(_migration(there).pk, 1))
+    driver.create("main", "some", MIB)
+    with driver.open("main", "some", OpenMode.WRITE) as port:
+        port.write(0, memoryview(b"through"))
+        assert first <= RemoteCall.objects.get(operation="open").result["port"] <= last
 
 
 def test_without_a_migration_one_can_only_look(there, migration):

@@ -331,7 +331,9 @@ def test_destination_that_loses_bytes_is_found_out_before_the_copy_is_complete(v
     monkeypatch.setattr(segments, "compare", flip_then_compare)
     migration = _work(services.request_migration(volume, "testhost@b", actor, COPY))
     assert migration.state == State.FAILED
-    assert "The copy differs from the source between 256.0 KiB and 512.0 KiB (segment 1)" in migration.error_text
+    assert (
+        "The copy differs from the source between 256.0 KiB and 512.0 KiB (segment 1)" in migration.error_text
+    )
     assert not JournalEntry.objects.filter(migration=migration, step="copy", kind="done").exists()
     volume.refresh_from_db()
     _require_undone(migration, volume, before)

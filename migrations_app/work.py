@@ -129,14 +129,16 @@ class Run:
 
     def progress_fields(self) -> dict[str, object]:
         """Return what each heartbeat writes into the row."""
-        speed = self.progress.bytes_per_second()
+        answered_at = Now() - timedelta(seconds=self._stalled_seconds())
         if self.progress.total_bytes is None:
-            return {}
+            # Opening a volume may hang as well.
+            return {"progress_at": answered_at, "speed_bytes_per_second": None}
+        speed = self.progress.bytes_per_second()
         return {
             "phase_done_bytes": self.progress.done_bytes,
             "phase_total_bytes": self.progress.total_bytes,
             "speed_bytes_per_second": None if speed is None else int(speed),
-            "progress_at": Now() - timedelta(seconds=self._stalled_seconds()),
+            "progress_at": answered_at,
         }
 
     def _stalled_seconds(self) -> float:

@@ -56,6 +56,12 @@ def test_call_that_does_not_return_is_told_while_it_lasts(work):
     assert _state_text(work) == "Copying"
 
 
+def test_opening_that_does_not_return_is_told(work):
+    work.progress.begin(None)
+    work._asked_at -= 45
+    assert _state_text(work) == "Copying: the storage has not answered for 45 seconds"
+
+
 def test_no_stall_is_told_of_the_time_before_a_worker_went_on(work):
     work.guards().on_stall(45.0)
     assert "has not answered" in _state_text(work)

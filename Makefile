@@ -68,7 +68,7 @@ test-faults: install-dev ## The whole fault matrix on both databases: every boun
 	VOLMIG_FAULTS=all $(BIN)/python -m pytest -q tests/saga tests/integration/test_faults.py
 	VOLMIG_FAULTS=all VOLMIG_TEST_DATABASE=postgresql $(BIN)/python -m pytest -q tests/integration/test_faults.py
 
-test-vm: ## Test logical volumes and NFS in virtual machines (as root; skipped where there are none).
+test-vm: ## Test logical volumes and NFS, with Ceph and iSCSI beside, in virtual machines (as root; skipped where there are none).
 	@sh tools/system-packages.sh $(VM_PACKAGES) || [ -z "$$VOLMIG_REQUIRE" ]
 	@$(MAKE) --no-print-directory install-dev
 	@$(BIN)/python -m compileall -q backends migrations_app volmig_site tests

@@ -18,6 +18,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from backends import services as inventory
+from backends.drivers.conformance import NAME_PREFIX, is_left
 from backends.drivers.errors import DriverError
 from backends.drivers.types import StoredVolume
 from backends.models import Backend, Pool, Volume
@@ -29,7 +30,6 @@ from migrations_app.scheduler.human import bytes_text
 from migrations_app.states import ENDED, WORKING, State
 
 _DERIVED = "volmig-"
-_VALIDATION = "volmig-validate-"
 #: A volume that is being created or deleted for longer was left so by a crash.
 _STUCK_MINUTES = 10
 
@@ -251,13 +251,16 @@ def _why_not_examined(backend: Backend) -> str:
 def _object(pool: Pool, stored: StoredVolume) -> Iterator[Finding]:
     room = f"{bytes_text(stored.size_bytes)}, taking {bytes_text(stored.allocated_bytes)}"
     subject = f"{pool} '{stored.name}'"
-    if stored.name.startswith(_VALIDATION):
+    if stored.name.startswith(NAME_PREFIX):
+        was_left = is_left(stored.name)
         yield Finding(
             Kind.LEFTOVER,
             subject,
-            f"'{stored.name}' on {pool} ({room}) was left by an interrupted validation.",
-            "Delete it.",
-            is_safe=True,
+            f"'{stored.name}' on {pool} ({room}) was left by an interrupted validation."
+            if was_left
+            else f"'{stored.name}' on {pool} ({room}) belongs to a validation of the last hour, which may still run.",
+            "Delete it." if was_left else "Examine again in an hour.",
+            is_safe=was_left,
             _mend=lambda: _delete(pool, stored),
         )
         return

@@ -33,7 +33,7 @@ def volume(two_backends: tuple[Backend, Backend], make_volume: Callable[..., Vol
 @pytest.fixture
 def leftover(volume: Volume) -> Path:
     """What an interrupted validation has left."""
-    path = object_path(volume).with_name("volmig-validate-1.raw")
+    path = object_path(volume).with_name("volmig-validate-60000000-abcdef-a1.raw")
     path.write_bytes(bytes(4096))
     return path
 

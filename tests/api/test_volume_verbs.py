@@ -111,7 +111,7 @@ def test_each_needs_its_permission(api, make_user, client_of, volume):
 def leftovers(volume):
     """Something that is safe to mend and something that is not."""
     directory = object_path(volume).parent
-    for name in ("volmig-validate-old", "somebody-elses"):
+    for name in ("volmig-validate-60000000-abcdef-a0", "somebody-elses"):
         with (directory / f"{name}.raw").open("wb") as file:
             file.truncate(MIB)
     return directory
@@ -132,7 +132,7 @@ def test_the_doctor_shows_and_mends_what_is_safe(api, leftovers):
     body = api.post("/api/doctor/mend/").json()
     assert [f["kind"] for f in body["mended"]] == ["leftover"]
     assert [(f["kind"], f["error"]) for f in body["remaining"]] == [("object_without_row", "")]
-    assert not (leftovers / "volmig-validate-old.raw").exists()
+    assert not (leftovers / "volmig-validate-60000000-abcdef-a0.raw").exists()
     assert (leftovers / "somebody-elses.raw").exists()
 
 

@@ -141,7 +141,7 @@ def test_the_doctor_mends_what_is_safe(
     volumes: list[Volume], live_server: object, open_page: Callable[..., object], width: int, scheme: str
 ) -> None:
     directory = object_path(volumes[0]).parent
-    leftovers = [directory / f"volmig-validate-{number}.raw" for number in range(3)]
+    leftovers = [directory / f"volmig-validate-60000000-abcdef-a{number}.raw" for number in range(3)]
     for path in [*leftovers, directory / "somebodys-disk.raw"]:
         path.write_bytes(bytes(4096))
     page = open_page(width, scheme)

@@ -40,7 +40,7 @@ def test_a_healthy_host_exits_0(run, volume):
 
 
 def test_differences_exit_7_until_they_are_mended(run, volume):
-    leftover = put(volume, "volmig-validate-old")
+    leftover = put(volume, "volmig-validate-60000000-abcdef-a0")
     ran = run("doctor")
     assert ran.code == 7
     assert "leftover" in ran.out
@@ -50,7 +50,7 @@ def test_differences_exit_7_until_they_are_mended(run, volume):
     assert [f["kind"] for f in run("doctor", "--json").document["findings"]] == ["leftover"]
     ran = run("doctor", "--fix")
     assert ran.code == 0
-    assert "Mended: 'volmig-validate-old'" in ran.out
+    assert "Mended: 'volmig-validate-60000000-abcdef-a0'" in ran.out
     assert not leftover.exists()
 
 
@@ -64,7 +64,7 @@ def test_what_a_person_must_look_at_stays(run, volume):
 
 
 def test_what_the_storage_refuses_is_told(run, volume, monkeypatch):
-    put(volume, "volmig-validate-old")
+    put(volume, "volmig-validate-60000000-abcdef-a0")
 
     def fail(finding):
         raise ConnectionLost("The storage went away.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from datetime import timedelta
 
@@ -111,10 +112,19 @@ def test_object_of_nobody_is_told_and_never_touched(volume, pool_b):
 
 
 def test_leftover_of_a_validation_is_deleted(volume, pool_b):
-    make_object(pool_b, "volmig-validate-1234")
+    make_object(pool_b, "volmig-validate-60000000-abcdef-a0")
     (finding,) = services.examine()
     assert services.mend(finding)
     assert objects(pool_b) == set()
+
+
+def test_validation_that_may_still_run_is_told_and_left_alone(volume, pool_b):
+    make_object(pool_b, f"volmig-validate-{int(time.time()):x}-abcdef-a0")
+    (finding,) = services.examine()
+    assert "belongs to a validation of the last hour, which may still run" in finding.text
+    assert finding.proposal == "Examine again in an hour."
+    assert not services.mend(finding)
+    assert len(objects(pool_b)) == 1
 
 
 def test_resized_volume_is_told(volume):

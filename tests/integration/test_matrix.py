@@ -1,7 +1,7 @@
 """
 Real migrations between drivers of every kind that this host can serve: every byte arrives, nothing is left behind.
 
-Logical volumes need device-mapper: see `tests/vm_guest/test_lvm_matrix.py`.
+What needs a kernel of its own (logical volumes, NFS): `tests/vm_guest/test_lvm_matrix.py`, `test_networked_storage.py`.
 """
 
 from __future__ import annotations

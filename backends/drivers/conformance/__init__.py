@@ -7,7 +7,7 @@ removes them again, also when it is interrupted; what a run that was killed has 
 """
 
 from backends.drivers.conformance.bench import NAME_PREFIX, Bench, Peer, PromiseBroken, PromiseSkipped
-from backends.drivers.conformance.leftovers import Leftovers, remove_leftovers
+from backends.drivers.conformance.leftovers import Leftovers, is_left, remove_leftovers
 from backends.drivers.conformance.promises import PROMISES
 from backends.drivers.conformance.runner import PromiseResult, run_promises
 
@@ -20,6 +20,7 @@ __all__ = [
     "PromiseBroken",
     "PromiseResult",
     "PromiseSkipped",
+    "is_left",
     "remove_leftovers",
     "run_promises",
 ]

@@ -37,7 +37,7 @@ def remove_leftovers(make_driver: Callable[[], Driver], pool: str) -> Leftovers:
         driver.check()
         found = [volume.name for volume in driver.list_volumes(pool)]
         for name in sorted(name for name in found if name.startswith(NAME_PREFIX)):
-            if not _is_old(name):
+            if not is_left(name):
                 kept.append(name)
                 continue
             try:
@@ -48,6 +48,7 @@ def remove_leftovers(make_driver: Callable[[], Driver], pool: str) -> Leftovers:
     return Leftovers(tuple(removed), tuple(kept), tuple(problems))
 
 
-def _is_old(name: str) -> bool:
+def is_left(name: str) -> bool:
+    """Tell whether *name* is that of something which no validation uses any more."""
     match = _MADE_AT.match(name)
     return match is not None and time.time() - int(match[1], 16) > OLD_SECONDS

@@ -63,6 +63,8 @@ class Worker:
         options = Options(bandwidth_bytes_per_second=MIB, delete_source=True)
         worker = cls(services.request_migration(volume, destination, moving.ACTOR, options), folder)
         worker.wait_until(lambda migration: migration.state == State.COPYING, "copy")
+        # Only now both volumes are open.
+        worker.wait_until(lambda migration: migration.phase_done_bytes, "progress")
         return worker
 
     def hurry(self) -> None:

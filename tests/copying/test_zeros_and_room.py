@@ -17,9 +17,12 @@ from hypothesis import strategies as st
 from backends.drivers.errors import ConnectionLost
 from backends.drivers.local_file_port import LocalFilePort
 from backends.drivers.types import KIB, MIB, OpenMode
+from migrations_app.copying import engine
 from migrations_app.copying.buffers import Buffers, data_runs
 from migrations_app.saga.step import CancelRequested
-from tests.copying.ports import Layout, MemoryPort, copy, small_blocks
+from tests.copying.ports import BLOCK, Layout, MemoryPort, copy, small_blocks
+
+SEGMENT = 512 * KIB
 
 _PIECES = st.lists(
     st.tuples(st.booleans(), st.sampled_from([1, 4095, 4 * KIB, 60 * KIB, 64 * KIB, 200 * KIB])), max_size=9
@@ -168,3 +171,60 @@ def test_stop_that_comes_while_waiting_is_not_forgotten():
     with small_blocks():
         result, _ = copy(source, MemoryPort(bytes(600_000)), check=check)
     assert not result.is_complete
+
+
+def test_only_room_that_was_given_is_given_back(monkeypatch):
+    """Each hole that is punched stops all writes: never where the source has a hole, and nothing was given."""
+
+    class Roomy(MemoryPort):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.zeroed: list[tuple[int, int]] = []
+
+        def expect(self, offset, length):
+            return True
+
+        def zero(self, offset, length):
+            self.zeroed.append((offset, length))
+            super().zero(offset, length)
+
+    monkeypatch.setattr(engine, "_EXPECT_BYTES", SEGMENT // 2)
+    with small_blocks(block=64 * KIB, segment=SEGMENT):
+        layout = Layout(
+            (
+                *(("data", SEGMENT), ("data", SEGMENT // 2), ("hole", 24 * KIB), ("data", SEGMENT // 2)),
+                *(("zeros", 64 * KIB), ("data", SEGMENT), ("hole", SEGMENT)),
+            )
+        )
+        source, destination = MemoryPort(layout.content(), layout.extents()), Roomy(bytes(layout.size_bytes))
+        monkeypatch.setattr(engine, "THREADS", 1)
+        copy(source, destination, reads_zero=True)
+    assert bytes(destination.bytes) == layout.content()
+    hole = 2 * SEGMENT - SEGMENT // 2
+    assert not [z for z in destination.zeroed if z[0] < hole + 24 * KIB and z[0] + z[1] > hole]
+    assert sum(length for _, length in destination.zeroed) in (0, 64 * KIB)
+
+
+def test_empty_blocks_take_no_place_in_the_queue(monkeypatch):
+    """However many holes lie between them, as many blocks of data are under way as there are threads."""
+    most, under_way, lock = [0], [0], threading.Lock()
+
+    class Counting(MemoryPort):
+        def read_into(self, offset, buffer):
+            with lock:
+                under_way[0] += 1
+                most[0] = max(most[0], under_way[0])
+            time.sleep(0.02)
+            super().read_into(offset, buffer)
+            with lock:
+                under_way[0] -= 1
+
+    with small_blocks():
+        layout = Layout((("data", BLOCK), ("hole", 3 * BLOCK)) * 64)
+        source, destination = (
+            Counting(layout.content(), layout.extents()),
+            MemoryPort(bytes(layout.size_bytes)),
+        )
+        copy(source, destination, reads_zero=True)
+    assert bytes(destination.bytes) == layout.content()
+    assert most[0] == engine.THREADS

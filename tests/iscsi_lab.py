@@ -68,7 +68,7 @@ class IscsiTarget:
 @contextmanager
 def iscsi_target(folder: Path, address: str = "127.0.0.1") -> Iterator[IscsiTarget]:
     """Yield a target without LUNs that listens on *address*."""
-    for tool in ("tgtd", "tgtadm", "iscsi-ls"):
+    for tool in ("tgtd", "tgtadm", "iscsi-readcapacity16"):
         if shutil.which(tool) is None:
             skip_or_fail("iscsi", f"`{tool}` is not on this machine")
     with socket.socket() as probe:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from backends.drivers import iscsi_luns
 from backends.drivers.base import Driver
 from backends.drivers.commands import run_command
 from backends.drivers.errors import (
@@ -28,6 +30,7 @@ from backends.drivers.served_port import opened
 from backends.drivers.types import Capabilities, OpenMode, PoolStats, StoredVolume, Support, Usage
 
 _POOL = "luns"
+_PACKAGE = "libiscsi-bin"
 _NAME = re.compile(r"lun-(\d{1,5})")
 _PORTAL = re.compile(r"([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?")
 # RFC 3721 and 3722: iqn., eui. and naa. names.
@@ -91,7 +94,9 @@ class IscsiDriver(Driver):
     # -- the backend -----------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        self._luns("check")
+        for number in self._luns("check")[:1]:
+            # With another program than the list.
+            self._size(number, "check")
 
     def pools(self) -> list[PoolStats]:
         luns = self._luns("pools")
@@ -137,21 +142,9 @@ class IscsiDriver(Driver):
 
     def _luns(self, operation: str) -> list[int]:
         """Return the numbers of the target's LUNs that are disks."""
-        said = self._tool(operation, "", "iscsi-ls", "--show-luns", self._url())
-        found, is_mine, was_named = [], False, False
-        for line in said.splitlines():
-            if line.startswith("Target:"):
-                is_mine = line.removeprefix("Target:").split()[0] == self.options.iqn
-                was_named = was_named or is_mine
-            elif is_mine and (match := re.match(r"Lun:(\d+)\s+Type:DIRECT_ACCESS", line.strip())):
-                found.append(int(match[1]))
-        if not was_named:
-            raise NotReady(
-                f"The portal {self._portal} has no target '{self.options.iqn}'.",
-                remedy="Correct the option 'iqn', or let the target show itself to this host.",
-                **self._fields(operation),
-            )
-        return found
+        command = [sys.executable, "-P", iscsi_luns.__file__, self._url(f"{self.options.iqn}/0")]
+        said = self._tool(operation, "", *command, what="REPORT LUNS")
+        return [int(number) for number in said.split()]
 
     def _size(self, number: int, operation: str) -> int:
         url = self._url(f"{self.options.iqn}/{number}")
@@ -161,23 +154,25 @@ class IscsiDriver(Driver):
             raise NotFound(f"The LUN {number} does not say how large it is.", **self._fields(operation))
         return int(match[1])
 
-    def _tool(self, operation: str, volume: str, *command: str) -> str:
+    def _tool(self, operation: str, volume: str, *command: str, what: str = "") -> str:
+        """Return what the command printed; *what* is its name in the messages, if not that of the program."""
+        what = what or f"`{command[0]}`"
         try:
             finished = run_command(
                 command,
                 timeout_seconds=_TOOL_SECONDS,
-                package="libiscsi-bin",
+                package=_PACKAGE,
                 environment=self._secret,
                 **self._fields(operation, volume),
             )
         except TimedOut as error:
             raise TimedOut(
-                f"The portal {self._portal} has not answered `{command[0]}` within {_TOOL_SECONDS:.0f} seconds.",
+                f"The portal {self._portal} has not answered {what} within {_TOOL_SECONDS:.0f} seconds.",
                 remedy="The step is tried again by itself. Check the target, and the network to it.",
                 **self._fields(operation, volume),
             ) from error
         if finished.status:
-            raise self._error(f"`{command[0]}`", finished.said, operation, volume)
+            raise self._error(what, finished.said, operation, volume)
         return finished.stdout
 
     def _error(self, what: str, said: str, operation: str, volume: str) -> DriverError:
@@ -191,6 +186,18 @@ class IscsiDriver(Driver):
             return NotPermitted(
                 f"{what}: the target at {self._portal} refused the login: {why} (Authentication failure).",
                 remedy="Correct the options 'chap_user' and 'chap_secret', or the target's access list.",
+                **self._fields(operation, volume),
+            )
+        if iscsi_luns.LIBRARY in said:
+            return NotReady(
+                f"The library '{iscsi_luns.LIBRARY}' is not on this host.",
+                remedy=f"On Debian: apt-get install {_PACKAGE}",
+                **self._fields(operation, volume),
+            )
+        if kind is NotReady:
+            return NotReady(
+                f"The portal {self._portal} has no target '{self.options.iqn}'.",
+                remedy="Correct the option 'iqn', or let the target show itself to this host.",
                 **self._fields(operation, volume),
             )
         if "Unknown protocol" in said:

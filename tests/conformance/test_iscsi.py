@@ -6,9 +6,11 @@ It makes no volumes, so the promises about made ones do not concern it; what it 
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 
+from backends.drivers import iscsi_luns
 from backends.drivers.base import DriverContext
 from backends.drivers.conformance import run_promises
 from backends.drivers.errors import ConnectionLost, NotFound, NotPermitted, NotReady, Unsupported
@@ -61,6 +63,45 @@ def test_luns_are_listed_and_read(driver):
         port.read_into(4 * MIB, memoryview(buffer))
         assert bytes(buffer) == b"content" * 1000
         assert ExtentKind.HOLE in {extent.kind for extent in port.extents(0, port.size_bytes)}
+
+
+def test_other_targets_of_the_portal_are_left_alone(target, tmp_path):
+    """They ask for another secret, and stand before and behind the one that is wanted."""
+    disk = tmp_path / "far.raw"
+    disk.write_bytes(bytes(3 * MIB))
+    target.add_lun(300, disk)
+    others = (("2", "iqn.2026-01.test:aaa"), ("3", "iqn.2026-01.test:zzz"))
+    try:
+        for number, iqn in others:
+            target.iscsi("new", "target", "--tid", number, "-T", iqn)
+            target.iscsi("new", "account", "--user", f"user{number}", "--password", "another-secret-0")
+            target.iscsi("bind", "account", "--tid", number, "--user", f"user{number}")
+            target.iscsi("bind", "target", "--tid", number, "-I", "ALL")
+        driver = make_driver(target.portal)
+        driver.check()
+        found = {volume.name: volume.size_bytes for volume in driver.list_volumes("luns")}
+        # From 256 on the address has a mark.  Source: SAM-5, "Flat space addressing method".
+        far = f"lun-{0x4000 | 300}"
+        assert found == {"lun-3": 20 * MIB, far: 3 * MIB}
+        with driver.open("luns", far, OpenMode.SOURCE) as port:
+            assert port.size_bytes == 3 * MIB
+    finally:
+        for number, _ in others:
+            target.iscsi("delete", "target", "--tid", number, "--force")
+        target.iscsi("delete", "logicalunit", "--tid", "1", "--lun", "300")
+
+
+def test_missing_library_is_named_with_its_package(target, tmp_path, monkeypatch):
+    monkeypatch.setattr(iscsi_luns, "LIBRARY", "libiscsi.so.999")
+    script = Path(iscsi_luns.__file__)
+    copy = tmp_path / "luns.py"
+    copy.write_text(script.read_text().replace("libiscsi.so.7", "libiscsi.so.999"))
+    monkeypatch.setattr(iscsi_luns, "__file__", str(copy))
+    with pytest.raises(NotReady) as missing:
+        make_driver(target.portal).check()
+    assert "The library 'libiscsi.so.999' is not on this host. On Debian: apt-get install" in str(
+        missing.value
+    )
 
 
 def test_nothing_is_made_written_or_deleted(driver):

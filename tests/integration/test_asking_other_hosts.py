@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from contextlib import ExitStack
 from datetime import timedelta
@@ -12,7 +13,15 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from backends import services as inventory
-from backends.drivers.errors import ConnectionLost, HostAway, NoSpace, NotReady, Permanent, TimedOut
+from backends.drivers.errors import (
+    ConnectionLost,
+    HostAway,
+    NoSpace,
+    NotPermitted,
+    NotReady,
+    Permanent,
+    TimedOut,
+)
 from backends.models import Pool
 from migrations_app import presentation, services, worker
 from migrations_app.errors import NotNow
@@ -211,7 +220,11 @@ def test_cancel_is_heard_while_the_other_host_does_not_answer(
 
 class _FailingPort(MemoryPort):
     def write(self, offset, buffer):
-        raise Permanent("Writing failed: Invalid argument (EINVAL).", operation="write")
+        number = OSError(errno.EINVAL, "Invalid argument")
+        raise Permanent("Writing failed: Invalid argument (EINVAL).", operation="write") from number
+
+    def zero(self, offset, length):
+        raise NotPermitted("It was opened as source and cannot be written.", operation="zero")
 
 
 @pytest.fixture
@@ -232,6 +245,9 @@ def test_number_without_words_is_a_server_that_ends(failing):
     assert caught.value.message == (
         "The server of the volume on host 'far' ended in the middle: Writing failed: Invalid argument (EINVAL)."
     )
+    # What is refused on this side has no number.
+    with pytest.raises(NotPermitted):
+        make(tells_all=True).zero(0, 512)
     # Whoever does not tell everything may mean it.
     with pytest.raises(Permanent):
         make(tells_all=False).write(0, memoryview(bytes(512)))

@@ -138,7 +138,7 @@ def test_silent_target_ends_every_call_in_time(target):
             with (
                 within(1 + SLACK),
                 pytest.raises(
-                    TimedOut, match=f"{target.portal} has not answered `iscsi-ls` within 1 seconds"
+                    TimedOut, match=f"{target.portal} has not answered REPORT LUNS within 1 seconds"
                 ),
             ):
                 call()

@@ -245,7 +245,7 @@ def test_missing_tools_are_named_with_their_packages(target, make_driver, tmp_pa
             patch.setattr("backends.drivers.commands._SYSTEM_PATH", "/nowhere")
             patch.setenv("PATH", "/nowhere")
             for call, tool, package in (
-                (lun.check, "iscsi-ls", "libiscsi-bin"),
+                (lun.check, "iscsi-readcapacity16", "libiscsi-bin"),
                 (lambda: image.create("main", "new", MIB), "qemu-img", "qemu-utils"),
                 (lambda: image.open("main", "vol", OpenMode.SOURCE), "qemu-nbd", "qemu-utils"),
                 (lambda: rbd.open("volumes", "vol", OpenMode.SOURCE), "qemu-nbd", "qemu-utils"),

@@ -19,6 +19,7 @@ sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 import json
 import time
 from collections.abc import Sequence
+from contextlib import closing
 
 import django
 
@@ -43,7 +44,7 @@ def main(source_at: str, destination_at: str, is_verified: bool) -> None:
     with open_port(source_at, OpenMode.SOURCE) as source:
         with (
             open_port(destination_at, OpenMode.WRITE) as destination,
-            ReadBehind(lambda: open_port(destination_at, OpenMode.VERIFY), 0, guards) as behind,
+            closing(ReadBehind(lambda: open_port(destination_at, OpenMode.VERIFY), 0, guards)) as behind,
         ):
             guards.progress.begin(engine.data_bytes(source))
 

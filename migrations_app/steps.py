@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from datetime import timedelta
 from typing import TypeVar
 
@@ -237,10 +237,12 @@ def _read_behind(
     """Return what reads the copy back while it is made; `None` where nobody wants that, or it cannot be."""
     if run.migration.verify == VolumeMigration.Verify.NONE or not driver.reads_beside_writer:
         return nullcontext()
-    return ReadBehind(
-        lambda: driver.open(run.destination_pool, run.destination_name, OpenMode.VERIFY),
-        segments.count_compared(run),
-        guards,
+    return closing(
+        ReadBehind(
+            lambda: driver.open(run.destination_pool, run.destination_name, OpenMode.VERIFY),
+            segments.count_compared(run),
+            guards,
+        )
     )
 
 

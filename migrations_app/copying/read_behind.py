@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 from backends.drivers.errors import DriverError
 from backends.drivers.ports import Port
@@ -26,7 +24,7 @@ class ReadBehind:
     Reads what was copied and flushed, in order, in a thread of its own.
 
     Only while the copy waits for its source: on a destination that is busy writing, the two would wait for each other.
-    Whatever cannot be read here is left to whoever reads the rest.  Used in a `with` block, by one thread.
+    Whatever cannot be read here is left to whoever reads the rest.  Used by one thread, which must `close` it.
 
     Args:
         open_port: Returns a second port of the destination, which sees what was flushed through the first.
@@ -72,14 +70,6 @@ class ReadBehind:
             self._thread.join()
         if self._port is not None:
             self._port.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _waits_for_source(self) -> bool:
         """Tell what the copy has waited for since this was asked last."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import closing
 
 import pytest
 
@@ -33,7 +34,7 @@ def _copy(source, destination, open_port=None, at_checkpoint=lambda end: None, *
     told = engine.Guards(checkpoint_seconds=0.0, **guards)
     copied: list[engine.SegmentResult] = []
     read: list[engine.SegmentResult] = []
-    with ReadBehind(open_port or (lambda: destination), 0, told) as behind:
+    with closing(ReadBehind(open_port or (lambda: destination), 0, told)) as behind:
 
         def checkpoint(segments):
             copied.extend(segments)

@@ -53,6 +53,8 @@ class Validation:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            # Whoever runs the tests in the background has it ignored, and children with them.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def end_in_the_middle(self, number: signal.Signals) -> int:

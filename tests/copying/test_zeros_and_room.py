@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
@@ -205,26 +206,27 @@ def test_only_room_that_was_given_is_given_back(monkeypatch):
     assert sum(length for _, length in destination.zeroed) in (0, 64 * KIB)
 
 
-def test_empty_blocks_take_no_place_in_the_queue(monkeypatch):
+def test_empty_blocks_take_no_place_in_the_queue():
     """However many holes lie between them, as many blocks of data are under way as there are threads."""
-    most, under_way, lock = [0], [0], threading.Lock()
+    together = threading.Barrier(engine.THREADS, timeout=20)
+    met = []
 
-    class Counting(MemoryPort):
+    class Meeting(MemoryPort):
+        """Answers nobody before as many reads as there are threads have been asked for, or time is up."""
+
         def read_into(self, offset, buffer):
-            with lock:
-                under_way[0] += 1
-                most[0] = max(most[0], under_way[0])
-            time.sleep(0.02)
+            if not met and not together.broken:
+                with contextlib.suppress(threading.BrokenBarrierError):
+                    together.wait()
+                    met.append(offset)
             super().read_into(offset, buffer)
-            with lock:
-                under_way[0] -= 1
 
     with small_blocks():
         layout = Layout((("data", BLOCK), ("hole", 3 * BLOCK)) * 64)
         source, destination = (
-            Counting(layout.content(), layout.extents()),
+            Meeting(layout.content(), layout.extents()),
             MemoryPort(bytes(layout.size_bytes)),
         )
         copy(source, destination, reads_zero=True)
     assert bytes(destination.bytes) == layout.content()
-    assert most[0] == engine.THREADS
+    assert len(met) == engine.THREADS

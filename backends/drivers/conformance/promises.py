@@ -512,7 +512,7 @@ def what_was_flushed_can_be_read_beside_the_writer(bench: Bench) -> None:
     """Where the driver says so: a VERIFY port that is open meanwhile sees the bytes, and no hole in their place."""
     driver = bench.driver()
     if not driver.reads_beside_writer:
-        raise PromiseSkipped("the driver does not say that a volume can be read while it is written")
+        raise PromiseSkipped("the driver does not let a volume be read while it is written")
     name = bench.new_volume(driver)
     with (
         bench.open(driver, name, OpenMode.WRITE) as writer,

@@ -14,17 +14,25 @@ from __future__ import annotations
 import collections
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, field
 
 from backends.drivers.ports import Extent, ExtentKind, Port
 from backends.drivers.types import KIB, MIB
+from migrations_app.copying.blocks import (
+    Block,
+    EmptySegment,
+    Segment,
+    cut_into_blocks,
+    cut_into_segments,
+    gaps,
+    joined,
+)
 from migrations_app.copying.buffers import Buffers, data_runs
 from migrations_app.copying.digests import (
     BLOCK_BYTES,
-    SEGMENT_BYTES,
     block_digest,
     segment_count,
     segment_digest,
@@ -129,7 +137,7 @@ def copy(
     Safe to repeat: yes, from any segment up to the last checkpoint.
     """
     writer = _Writer(destination, destination_reads_zero, guards.fence)
-    segments = _segments(source, first_segment, segment_count(source.size_bytes))
+    segments = cut_into_segments(source, first_segment, segment_count(source.size_bytes))
     return _run_pass(source, segments, guards, checkpoint, writer, THREADS)
 
 
@@ -148,21 +156,7 @@ def read_back(
     Holes are known to be zeros.
     """
     end = segment_count(port.size_bytes) if end_segment is None else end_segment
-    return _run_pass(port, _segments(port, first_segment, end), guards, checkpoint, None, threads)
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """`runs` lie in data extents.  `has_room`: the destination gave them room before they are written."""
-
-    offset: int
-    length: int
-    runs: tuple[Extent, ...]
-    has_room: bool = False
-
-    @property
-    def data_bytes(self) -> int:
-        return sum(run.length for run in self.runs)
+    return _run_pass(port, cut_into_segments(port, first_segment, end), guards, checkpoint, None, threads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +189,7 @@ class _Writer:
                 has_room = self.port.expect(run.offset, run.length) or has_room
         return has_room
 
-    def write(self, block: _Block, view: memoryview, runs: Sequence[tuple[int, int]]) -> None:
+    def write(self, block: Block, view: memoryview, runs: Sequence[tuple[int, int]]) -> None:
         """Write the *runs* (start and end in the block) and zero what lies between them."""
         for start, end in runs:
             self._fence()
@@ -209,19 +203,19 @@ class _Writer:
             self._fence()
             self.port.zero(offset, length)
 
-    def _to_zero(self, block: _Block, runs: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    def _to_zero(self, block: Block, runs: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """Yield what lies between *runs* and may not read as zeros, or has room that it does not need."""
         if not self.reads_zero:
-            yield from _gaps(runs, 0, block.length)
+            yield from gaps(runs, 0, block.length)
         elif block.has_room:
             # Only data was given room.  Each hole that is punched stops all writes for a moment.
             for run in block.runs:
-                yield from _gaps(runs, run.offset - block.offset, run.end - block.offset)
+                yield from gaps(runs, run.offset - block.offset, run.end - block.offset)
 
 
 def _run_pass(
     source: Port,
-    segments: Iterable[_Segment | _EmptySegment],
+    segments: Iterable[Segment | EmptySegment],
     guards: Guards,
     checkpoint: Checkpoint,
     writer: _Writer | None,
@@ -231,7 +225,7 @@ def _run_pass(
     buffers = Buffers(BLOCK_BYTES)
     stop = threading.Event()
 
-    def work(block: _Block) -> _BlockResult:
+    def work(block: Block) -> _BlockResult:
         if stop.is_set():
             return _BlockResult(b"", 0, 0)
         return _process_block(block, source, writer, buffers)
@@ -254,14 +248,14 @@ def _run_pass(
 
 
 def _submit(
-    item: _Segment | _EmptySegment,
+    item: Segment | EmptySegment,
     guards: Guards,
     collector: _Collector,
     writer: _Writer | None,
-    start: Callable[[_Block], Future[_BlockResult]],
+    start: Callable[[Block], Future[_BlockResult]],
 ) -> bool:
     """Hand one segment to the threads; false when the pass is to stop here."""
-    if isinstance(item, _EmptySegment):
+    if isinstance(item, EmptySegment):
         if collector.must_stop():
             return False
         if writer is not None:
@@ -269,8 +263,8 @@ def _submit(
         collector.add(item)
         return True
     has_room = writer is not None and writer.expect(item.runs)
-    for block in _blocks(item, has_room):
-        if collector.must_stop() or not guards.throttle.take(block.data_bytes, guards.check):
+    for block in cut_into_blocks(item, has_room):
+        if collector.must_stop() or not guards.throttle.take(block.data_bytes, collector.must_stop):
             return False
         if not block.runs and (writer is None or writer.reads_zero):
             # Costs neither a thread nor a place in the window, which is there to keep the disk busy.
@@ -283,7 +277,7 @@ def _submit(
     return True
 
 
-def _process_block(block: _Block, source: Port, writer: _Writer | None, buffers: Buffers) -> _BlockResult:
+def _process_block(block: Block, source: Port, writer: _Writer | None, buffers: Buffers) -> _BlockResult:
     if not block.runs:
         if writer is not None:
             writer.zero(block.offset, block.length)
@@ -291,7 +285,7 @@ def _process_block(block: _Block, source: Port, writer: _Writer | None, buffers:
     started = time.monotonic()
     view = buffers.view[: block.length]
     position = 0
-    reads = _joined([(r.offset - block.offset, r.end - block.offset) for r in block.runs], _READ_GAP_BYTES)
+    reads = joined([(r.offset - block.offset, r.end - block.offset) for r in block.runs], _READ_GAP_BYTES)
     for start, end in reads:
         buffers.clear(position, start)
         source.read_into(block.offset + start, view[start:end])
@@ -303,7 +297,7 @@ def _process_block(block: _Block, source: Port, writer: _Writer | None, buffers:
         in_run = data_runs(buffers.address, run.offset - block.offset, run.end - block.offset)
         found += in_run
         # Never across a hole of the source: a volume takes the same room as before.
-        runs += _joined(in_run, _WRITE_GAP_BYTES)
+        runs += joined(in_run, _WRITE_GAP_BYTES)
     data = block.data_bytes
     write_seconds = 0.0
     if writer is not None:
@@ -316,76 +310,8 @@ def _process_block(block: _Block, source: Port, writer: _Writer | None, buffers:
     return _BlockResult(digest, data, zero, was_read - started, write_seconds)
 
 
-def _joined(runs: Sequence[tuple[int, int]], gap: int) -> list[tuple[int, int]]:
-    """Return the runs, those with less than *gap* between them as one."""
-    result: list[tuple[int, int]] = []
-    for start, end in runs:
-        if result and start - result[-1][1] < gap:
-            result[-1] = (result[-1][0], end)
-        else:
-            result.append((start, end))
-    return result
-
-
-def _gaps(runs: Sequence[tuple[int, int]], start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield what of the range from *start* to *end* is in none of the runs, which are in order."""
-    for run_start, run_end in runs:
-        if run_start >= end:
-            break
-        if run_start > start:
-            yield start, run_start
-        start = max(start, run_end)
-    if start < end:
-        yield start, end
-
-
-@dataclass(frozen=True, slots=True)
-class _Segment:
-    index: int
-    offset: int
-    length: int
-    runs: tuple[Extent, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _EmptySegment:
-    index: int
-    offset: int
-    length: int
-
-
-def _segments(port: Port, first_segment: int, end_segment: int) -> Iterator[_Segment | _EmptySegment]:
-    """Yield the segments in order; those without any data are told apart, whole volumes of holes cost little."""
-    for index in range(first_segment, end_segment):
-        offset = index * SEGMENT_BYTES
-        length = min(SEGMENT_BYTES, port.size_bytes - offset)
-        runs = tuple(e for e in port.extents(offset, length) if e.kind is ExtentKind.DATA)
-        yield _Segment(index, offset, length, runs) if runs else _EmptySegment(index, offset, length)
-
-
-def _blocks(segment: _Segment, has_room: bool) -> Iterator[_Block]:
-    by_block: Mapping[int, list[Extent]] = _split(segment.runs)
-    end = segment.offset + segment.length
-    for start in range(segment.offset, end, BLOCK_BYTES):
-        size = min(BLOCK_BYTES, end - start)
-        yield _Block(start, size, tuple(by_block.get(start, ())), has_room)
-
-
-def _split(runs: Sequence[Extent]) -> dict[int, list[Extent]]:
-    """Return the runs cut at block boundaries, by the offset of their block."""
-    result: dict[int, list[Extent]] = collections.defaultdict(list)
-    for run in runs:
-        position = run.offset
-        while position < run.end:
-            block = position - position % BLOCK_BYTES
-            end = min(run.end, block + BLOCK_BYTES)
-            result[block].append(Extent(position, end - position, ExtentKind.DATA))
-            position = end
-    return result
-
-
 #: What is collected in order: blocks, under way or without anything to do, and the segments that end there.
-_Item = Future[_BlockResult] | _BlockResult | _Segment | _EmptySegment
+_Item = Future[_BlockResult] | _BlockResult | Segment | EmptySegment
 
 
 class _Collector:
@@ -408,9 +334,15 @@ class _Collector:
         self._unsaved: list[SegmentResult] = []
         self._saved_at = time.monotonic()
         self._is_stopped = False
+        #: The oldest block when it was last looked at, since when it is that, and when a stall was told last.
+        self._oldest: _Item | None = None
+        self._oldest_since = self._told_at = self._saved_at
         self.in_flight = 0
 
     def must_stop(self) -> bool:
+        """Tell whether to stop at the next checkpoint; asked between blocks, and while one is waited for."""
+        # Not only by whoever waits for a block: behind a low limit nobody does for a long time.
+        self._look_for_stall()
         self._is_stopped = self._is_stopped or self._guards.check()
         return self._is_stopped
 
@@ -439,17 +371,17 @@ class _Collector:
             self._take()
 
     def _take(self) -> None:
-        item = self._waiting.popleft()
-        if isinstance(item, Future):
-            self.in_flight -= 1
-            self._take_block(self._wait_for(item))
-        elif isinstance(item, _BlockResult):
-            self._take_block(item)
-        elif isinstance(item, _EmptySegment):
-            self._unsaved.append(SegmentResult(item.index, zero_segment_digest(item.length), 0, 0))
+        item = self._waiting[0]
+        result = self._wait_for(item) if isinstance(item, Future) else item
+        self._waiting.popleft()
+        self.in_flight -= isinstance(item, Future)
+        if isinstance(result, _BlockResult):
+            self._take_block(result)
+        elif isinstance(result, EmptySegment):
+            self._unsaved.append(SegmentResult(result.index, zero_segment_digest(result.length), 0, 0))
         else:
             self._unsaved.append(
-                SegmentResult(item.index, segment_digest(self._digests), self._data, self._zero)
+                SegmentResult(result.index, segment_digest(self._digests), self._data, self._zero)
             )
             self._digests, self._data, self._zero = [], 0, 0
         if self._unsaved and time.monotonic() - self._saved_at >= self._guards.checkpoint_seconds:
@@ -457,7 +389,6 @@ class _Collector:
 
     def _wait_for(self, future: Future[_BlockResult]) -> _BlockResult:
         """Return the block's result; a port may hang, so whoever waits goes on asking whether to give up."""
-        started = told_at = time.monotonic()
         while True:
             try:
                 return future.result(_TICK_SECONDS)
@@ -465,10 +396,17 @@ class _Collector:
                 if future.done():
                     raise
             self.must_stop()
-            now = time.monotonic()
-            if now - told_at >= self._guards.stall_seconds:
-                told_at = now
-                self._guards.on_stall(now - started)
+
+    def _look_for_stall(self) -> None:
+        oldest = self._waiting[0] if self._waiting else None
+        if not isinstance(oldest, Future) or oldest.done():
+            return
+        now = time.monotonic()
+        if oldest is not self._oldest:
+            self._oldest, self._oldest_since, self._told_at = oldest, now, now
+        elif now - self._told_at >= self._guards.stall_seconds:
+            self._told_at = now
+            self._guards.on_stall(now - self._oldest_since)
 
     def _take_block(self, result: _BlockResult) -> None:
         self._digests.append(result.digest)

@@ -12,7 +12,7 @@ import pytest
 from blake3 import blake3
 
 from backends.drivers.ports import Extent, ExtentKind, Port
-from migrations_app.copying import digests, engine
+from migrations_app.copying import blocks, digests, engine
 
 #: One block and one segment of most tests here: as in the real thing a segment is several blocks, and files
 #: can be written directly in blocks.
@@ -30,8 +30,9 @@ def small_blocks(block: int = BLOCK, segment: int = SEGMENT) -> Iterator[None]:
     The digests of zeros are remembered by length and depend on the size of a block.
     """
     patch = pytest.MonkeyPatch()
-    for module in (digests, engine):
+    for module in (digests, blocks, engine):
         patch.setattr(module, "BLOCK_BYTES", block)
+    for module in (digests, blocks):
         patch.setattr(module, "SEGMENT_BYTES", segment)
     _forget_zeros()
     try:

@@ -20,6 +20,7 @@ from backends.drivers.local_file_port import LocalFilePort
 from backends.drivers.types import KIB, MIB, OpenMode
 from migrations_app.copying import engine
 from migrations_app.copying.buffers import Buffers, data_runs
+from migrations_app.copying.throttle import Throttle
 from migrations_app.saga.step import CancelRequested
 from tests.copying.ports import BLOCK, Layout, MemoryPort, copy, small_blocks
 
@@ -154,6 +155,32 @@ def test_hanging_port_is_told_about_and_can_be_cancelled():
     with small_blocks(), pytest.raises(CancelRequested):
         copy(source, MemoryPort(bytes(100_000)), check=check, on_stall=told.append, stall_seconds=0.3)
     assert source.interrupted.is_set()
+    assert 0.3 <= told[0] < 5
+    assert time.monotonic() - started < 5
+
+
+def test_hanging_port_is_told_about_behind_a_limit():
+    """Nobody waits for a block as long as the limit keeps others back."""
+    layout = Layout((("data", 100 * BLOCK),))
+    source, told = HangingPort(layout.content()), []
+
+    def check() -> bool:
+        if told:
+            raise CancelRequested
+        return False
+
+    # The next block may go after two seconds; as many as may be under way, after minutes.
+    throttle = Throttle(BLOCK // 2)
+    started = time.monotonic()
+    with small_blocks(), pytest.raises(CancelRequested):
+        copy(
+            source,
+            MemoryPort(bytes(layout.size_bytes)),
+            check=check,
+            on_stall=told.append,
+            stall_seconds=0.3,
+            throttle=throttle,
+        )
     assert 0.3 <= told[0] < 5
     assert time.monotonic() - started < 5
 

@@ -18,7 +18,7 @@ from backends.drivers.base import Driver
 from backends.drivers.ports import Port
 from backends.drivers.types import KIB
 from migrations_app import journal, lease, segments, steps
-from migrations_app.copying import digests, engine
+from migrations_app.copying import blocks, digests, engine
 from migrations_app.saga.step import Step
 from migrations_app.states import State, may_follow
 
@@ -140,9 +140,9 @@ SEGMENT = 4 * BLOCK
 
 def use_small_segments(patch: pytest.MonkeyPatch) -> None:
     """Let volumes of a megabyte have several segments and checkpoints."""
-    for module in (digests, engine):
+    for module in (digests, blocks, engine):
         patch.setattr(module, "BLOCK_BYTES", BLOCK)
-    for module in (digests, engine, segments, steps):
+    for module in (digests, blocks, segments, steps):
         patch.setattr(module, "SEGMENT_BYTES", SEGMENT)
     digests.zero_block_digest.cache_clear()
     digests.zero_segment_digest.cache_clear()

@@ -13,7 +13,7 @@ import os
 import pytest
 
 from backends import services as inventory
-from backends.drivers.types import MIB
+from backends.drivers.types import MIB, OpenMode
 from backends.models import Volume
 from migrations_app import services
 from migrations_app.copying.digests import SEGMENT_BYTES
@@ -165,6 +165,43 @@ def test_copy_from_an_array_goes_on_after_kill_9(adopt, make, luns, tmp_path, ru
     assert moving.names_on(there) == {volume.object_name}
     inventory.delete_volume(volume)
     assert moving.names_on(there) == volumes_left() == set()
+
+
+@pytest.mark.parametrize(("source", "destination"), [("rbd", "thin"), ("thick", "rbd"), ("thin", "rbd")])
+def test_copy_between_both_goes_on_after_kill_9(
+    source, destination, make, tmp_path, run_to_end, volumes_left
+):
+    here, there = make(source, "one"), make(destination, "two")
+    volume = inventory.create_volume("vol", SEGMENT_BYTES + 32 * MIB, here.pools.get())
+    write(volume, {0: 4 * MIB, SEGMENT_BYTES: 32 * MIB})
+    before = moving.digest_of(volume)
+    # A thick volume is read from end to end.  The second segment takes eight seconds.
+    options = Options(bandwidth_bytes_per_second=4 * MIB, delete_source=True)
+    worker = Worker(services.request_migration(volume, there.address, moving.ACTOR, options), tmp_path)
+    checkpoint = worker.wait_for_checkpoint()
+    worker.kill()
+    assert worker.migration.state == State.COPYING
+    migration = run_to_end(worker.migration)
+    assert (migration.state, migration.error_text) == (State.DONE, "")
+    assert checkpoint == SEGMENT_BYTES
+    assert moving.digest_of(volume) == before
+    assert moving.names_on(here) == set()
+    assert moving.names_on(there) == {volume.object_name}
+    inventory.delete_volume(volume)
+    assert moving.names_on(there) == volumes_left() == set()
+
+
+def write(volume: Volume, lengths: dict[int, int]) -> None:
+    """Write so many random bytes at each offset."""
+    pool = volume.pool
+    with (
+        inventory.make_driver(pool.backend) as driver,
+        driver.open(pool.name, volume.object_name, OpenMode.WRITE) as port,
+    ):
+        for offset, length in lengths.items():
+            for at in range(offset, offset + length, 4 * MIB):
+                port.write(at, memoryview(os.urandom(4 * MIB)))
+        port.flush()
 
 
 def allocated(volume) -> int:

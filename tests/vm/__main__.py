@@ -26,7 +26,15 @@ _NETWORKED = "networked"
 #: What each machine runs.  Emulation is slow, and uses one core a machine; both take about the same time.
 PARTS = (
     ("lvm_conformance", "lvm_faults", "lvm_thin", "networked_storage", "lvm_between_hosts"),
-    ("lvm_matrix", "lvm_unreachable", "lvm_sick_disks", "killed_worker", "nfs", "nfs_faults", "nfs_lost_server"),
+    (
+        "lvm_matrix",
+        "lvm_unreachable",
+        "lvm_sick_disks",
+        "killed_worker",
+        "nfs",
+        "nfs_faults",
+        "nfs_lost_server",
+    ),
 )
 # Each takes a second to load, and none is used.
 _PLUGINS = ("pytest_django.plugin", "pytest_timeout")

@@ -38,6 +38,8 @@ _VOLUME_TONES: dict[str, str] = {
     Volume.Status.ERROR: "red",
     Volume.Status.ERROR_DELETING: "red",
 }
+#: What is over in less is told to the tenth.
+_SHORT_SECONDS = 10
 
 
 @register.filter("bytes")
@@ -54,10 +56,13 @@ def duration_filter(seconds: Any) -> str:
 
 @register.filter
 def took(start: datetime | None, end: datetime | None = None) -> str:
-    """Return how long it was from *start* to *end* (to now when there is no end), exact to the second."""
+    """Return how long it was from *start* to *end* (to now when there is no end), exact to the second or better."""
     if start is None:
         return ""
-    seconds = max(0, int(((end or timezone.now()) - start).total_seconds()))
+    exact = max(0.0, ((end or timezone.now()) - start).total_seconds())
+    if end is not None and exact < _SHORT_SECONDS:
+        return f"{int(exact * 10) / 10} s"
+    seconds = int(exact)
     hours, rest = divmod(seconds, 3600)
     minutes, seconds = divmod(rest, 60)
     if hours:

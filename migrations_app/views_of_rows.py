@@ -97,6 +97,7 @@ def pool_view(pool: Pool, reserved: Reserved, addresses: Mapping[str, str]) -> P
         active_migrations=reserved.migrations,
         worker_is_up=backend.host in addresses,
         storage_address=addresses.get(backend.host, ""),
+        max_bandwidth_bytes_per_second=backend.max_bandwidth_bytes_per_second,
     )
 
 

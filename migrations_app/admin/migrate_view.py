@@ -84,7 +84,9 @@ def _as_uuid(text: str) -> uuid.UUID | None:
 
 
 def _section(request: HttpRequest, volume: Volume, force_host_copy: bool) -> Section:
-    section = Section(volume, services.destinations(volume, force_host_copy=force_host_copy))
+    section = Section(
+        volume, services.destinations(volume, services.Options(force_host_copy=force_host_copy))
+    )
     asked = request.POST.get(section.field, "")
     if asked:
         # What no longer fits stays chosen, so that the service can say why.

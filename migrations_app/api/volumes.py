@@ -52,7 +52,7 @@ class VolumeViewSet(ListModelMixin, RetrieveModelMixin, Resource):
     def destinations(self, request: Request, pk: str) -> Response:
         """Where the volume may go: every pool with all reasons for and against, best first."""
         wishes = query(request, bodies.DestinationsQuery)
-        return Response(services.destinations(self.get_object(), **wishes).as_dict())
+        return Response(services.destinations(self.get_object(), services.Options(**wishes)).as_dict())
 
     @extend_schema(
         operation_id="volumes_migrate",

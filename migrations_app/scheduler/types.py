@@ -122,6 +122,8 @@ class PoolView:
     #: The worker of the pool's host runs, and serves volumes to other hosts on this address (empty: it does not).
     worker_is_up: bool = False
     storage_address: str = ""
+    #: What the backend limits all its migrations together to.
+    max_bandwidth_bytes_per_second: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +132,12 @@ class MoveRequest:
 
     volume: VolumeView
     force_host_copy: bool = False
-    #: Measured speed of a generic copy here, for the estimate; `None` when nothing was copied yet.
+    #: Measured speed of a generic copy here, its reading back included, for the estimate; `None` when nothing was
+    #: copied yet.
     copy_bytes_per_second: float | None = None
+    #: What the request, or the source's backend, limits it to; the data passes once more when it is read back.
+    bandwidth_bytes_per_second: int | None = None
+    is_verified: bool = True
     #: How the driver would move the volume itself to the pool under judgement.  `judge` sets it, callers
     #: leave it empty: it differs from pool to pool, and a filter or weigher is given nothing but the request
     #: and the pool.

@@ -191,10 +191,13 @@ def _ask(filter_: Filter, request: MoveRequest, pool: PoolView) -> list[Reason]:
 def _estimate_seconds(request: MoveRequest, pool: PoolView) -> float | None:
     if request.native_how:
         return NATIVE_MOVE_SECONDS
-    speed = request.copy_bytes_per_second
-    if not speed or speed <= 0:
-        return None
-    return capacity.need(request, pool).physical_bytes / speed
+    size, speed = capacity.need(request, pool).physical_bytes, request.copy_bytes_per_second
+    limits = filter(None, (request.bandwidth_bytes_per_second, pool.max_bandwidth_bytes_per_second))
+    passes = 2 if request.is_verified else 1
+    # Whatever is slower; without a measured speed the limit alone tells how long it takes at least.
+    times = [size / speed] if speed and speed > 0 else []
+    times += [passes * size / limit for limit in limits]
+    return max(times, default=None)
 
 
 def _warnings(request: MoveRequest, pool: PoolView, free_after: int | None) -> list[Reason]:

@@ -76,14 +76,14 @@ class DryRun:
         }
 
 
-def destinations(volume: Volume, *, force_host_copy: bool = False) -> Destinations:
+def destinations(volume: Volume, options: Options | None = None) -> Destinations:
     """
     Return every pool with its verdict for *volume*.
 
     Looks at the storage when it is reached from this host.  Nothing is changed or reserved.
     """
     volume = load_volume(volume.pk)
-    request = move_request(volume, force_host_copy)
+    request = move_request(volume, options or Options())
     reasons, warnings = verdicts.check_volume(request)
     ranked = verdicts.rank(
         request, views_of_rows.pool_views(), plan_move=views_of_rows.plan_move, filters=_filters()
@@ -99,7 +99,7 @@ def dry_run(volume: Volume, destination: str, options: Options | None = None) ->
         RequestRefused: As `request_migration`.
     """
     volume = load_volume(volume.pk)
-    request = move_request(volume, (options or Options()).force_host_copy)
+    request = move_request(volume, options or Options())
     verdict, warnings = judge(request, destination)
     return DryRun(volume, verdict, warnings)
 
@@ -108,15 +108,18 @@ def load_volume(volume_id: uuid.UUID) -> Volume:
     return Volume.objects.select_related("pool__backend", "volume_type").get(pk=volume_id)
 
 
-def move_request(volume: Volume, force_host_copy: bool, facts: Any = None) -> MoveRequest:
+def move_request(volume: Volume, options: Options, facts: Any = None) -> MoveRequest:
     facts = facts or inventory.inspect_volume(volume)
     if volume.locked_by_migration:
         # Who uses it is the migration's own worker: nobody should be told to end that.
         facts = replace(facts, usage=())
+    limits = (options.bandwidth_bytes_per_second, volume.pool.backend.max_bandwidth_bytes_per_second)
     return MoveRequest(
         volume=views_of_rows.volume_view(volume, facts),
-        force_host_copy=force_host_copy,
+        force_host_copy=options.force_host_copy,
         copy_bytes_per_second=measured_copy_speed(),
+        bandwidth_bytes_per_second=min(filter(None, limits), default=None),
+        is_verified=options.verify != VolumeMigration.Verify.NONE,
     )
 
 
@@ -125,10 +128,13 @@ def _filters() -> Sequence[Callable[..., list[Reason]]]:
 
 
 def measured_copy_speed() -> float | None:
-    """Return the median speed of the last generic copies, as a basis of estimates; `None` before the first."""
+    """Return the median speed of the last copies without a limit, a basis of estimates; `None` before the first."""
     rows = (
         VolumeMigration.objects.filter(
-            state__in=[State.RETAINED, State.DONE], method=GENERIC, data_bytes__gt=64 * 2**20
+            state__in=[State.RETAINED, State.DONE],
+            method=GENERIC,
+            data_bytes__gt=64 * 2**20,
+            bandwidth_bytes_per_second=None,
         )
         .exclude(finished_at=None)
         .exclude(started_at=None)

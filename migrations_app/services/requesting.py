@@ -51,7 +51,7 @@ def request_migration(
         with transaction.atomic():
             _one_request_at_a_time()
             volume = load_volume(volume.pk)
-            request = move_request(volume, options.force_host_copy, facts)
+            request = move_request(volume, options, facts)
             verdict, _ = judge(request, destination)
             migration = _create(volume, request, verdict, options, actor)
             if in_transaction is not None:

@@ -173,6 +173,15 @@ def test_the_review_says_what_will_happen_and_starts_nothing(site: Client, volum
     assert not VolumeMigration.objects.exists()
 
 
+def test_the_review_reckons_with_the_limit(site: Client, volume: Volume) -> None:
+    allocated = inventory.inspect_volume(volume).allocated_bytes
+    assert allocated
+    # The copy takes half an hour, and reading it back another one.
+    limit = allocated / 1800 / MIB
+    data = choice(volume, review="1", force_host_copy="on", limit=f"{limit:.6f}")
+    assert ", which takes about 1 h." in text_of(site.post(form_of(volume), data))
+
+
 def test_the_review_shows_refusals_with_all_reasons(site: Client, volume: Volume) -> None:
     Backend.objects.filter(name="b").update(is_enabled=False, last_error="Off.")
     text = text_of(site.post(form_of(volume), choice(volume, review="1")))

@@ -97,7 +97,7 @@ class Command(VolmigCommand):
 
     def _refuse(self, volume: Volume, error: NoValidPool, wishes: Options) -> Exit:
         code = self.show_refusal(error)
-        found = services.destinations(volume, force_host_copy=wishes.force_host_copy)
+        found = services.destinations(volume, wishes)
         fitting = [str(verdict.address) for verdict in found.verdicts if verdict.fits]
         if found.can_move:
             self.warn(f"It could go to: {', '.join(fitting)}.")

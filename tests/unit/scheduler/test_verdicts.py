@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 
@@ -37,6 +38,26 @@ def test_a_thick_copy_is_estimated_by_its_size():
 @pytest.mark.parametrize("speed", [None, 0.0])
 def test_without_a_measured_speed_there_is_no_estimate(speed):
     assert judge(make_request(speed=speed), make_pool(), plan_move=generic_copy).estimate_seconds is None
+
+
+@pytest.mark.parametrize(
+    ("speed", "limit", "of_the_pool", "is_verified", "seconds"),
+    [
+        # What is read back goes past the limit once more.
+        (GIB, GIB // 8, None, True, 16.0),
+        (GIB, GIB // 8, None, False, 8.0),
+        (GIB, GIB // 8, GIB // 16, True, 32.0),
+        (GIB, None, GIB // 4, True, 8.0),
+        (GIB, 8 * GIB, None, True, 1.0),
+        (None, GIB // 8, None, True, 16.0),
+    ],
+)
+def test_a_limited_copy_is_estimated_by_its_limit(speed, limit, of_the_pool, is_verified, seconds):
+    request = dataclasses.replace(
+        make_request(speed=speed), bandwidth_bytes_per_second=limit, is_verified=is_verified
+    )
+    pool = make_pool(max_bandwidth_bytes_per_second=of_the_pool)
+    assert judge(request, pool, plan_move=generic_copy).estimate_seconds == seconds
 
 
 def test_a_native_move_is_done_at_once_and_takes_nothing():

@@ -29,7 +29,7 @@ def make_volume(**changes: Any) -> VolumeView:
 def make_request(
     *, force_host_copy: bool = False, speed: float | None = None, native_how: str = "", **volume: Any
 ) -> MoveRequest:
-    return MoveRequest(make_volume(**volume), force_host_copy, speed, native_how)
+    return MoveRequest(make_volume(**volume), force_host_copy, speed, native_how=native_how)
 
 
 def make_pool(address: str = "store1@ssd#fast", **changes: Any) -> PoolView:

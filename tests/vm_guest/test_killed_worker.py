@@ -8,13 +8,12 @@ import pytest
 
 from backends import services as inventory
 from backends.drivers.types import MIB
-from migrations_app import services
 from migrations_app.copying.digests import SEGMENT_BYTES
 from migrations_app.services import Options
 from migrations_app.states import State
 from tests import moving
 from tests.vm_guest.conftest import Place
-from tests.vm_guest.worker import Worker
+from tests.vm_guest.worker import killed_after_checkpoint
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -41,14 +40,8 @@ def test_copy_goes_on_after_kill_9(kind, make, random_volume, tmp_path, run_to_e
     volume, there = random_volume(SEGMENT_BYTES + 60 * MIB, hole_until=SEGMENT_BYTES), make(kind)
     before = moving.digest_of(volume)
     options = Options(bandwidth_bytes_per_second=MIB, delete_source=True)
-    worker = Worker(services.request_migration(volume, there.address, moving.ACTOR, options), tmp_path)
-    checkpoint = worker.wait_for_checkpoint()
-    worker.kill()
-    assert worker.migration.state == State.COPYING
-    migration = run_to_end(worker.migration)
+    migration = run_to_end(killed_after_checkpoint(volume, there.address, options, tmp_path))
     assert (migration.state, migration.error_text) == (State.DONE, "")
-    # What was saved was not copied again.
-    assert checkpoint == SEGMENT_BYTES
     assert moving.digest_of(volume) == before
     assert moving.names_on(there) == {volume.object_name}
     inventory.delete_volume(volume)

@@ -20,6 +20,7 @@ from backends.drivers.types import MIB
 from backends.models import Volume
 from migrations_app import process_tree, services, work
 from migrations_app import worker as product
+from migrations_app.copying.digests import SEGMENT_BYTES
 from migrations_app.models import VolumeMigration, WorkerHost
 from migrations_app.remote.attendant import run_attendant
 from migrations_app.services import Options
@@ -102,6 +103,19 @@ class Worker:
             bandwidth_bytes_per_second=None, lease_expires_at=self.migration.created_at
         )
         self.migration.refresh_from_db()
+
+
+def killed_after_checkpoint(
+    volume: Volume, destination: str, options: Options, folder: Path
+) -> VolumeMigration:
+    """Return a migration whose worker was killed in the middle of the second segment of the copy."""
+    worker = Worker(services.request_migration(volume, destination, moving.ACTOR, options), folder)
+    checkpoint = worker.wait_for_checkpoint()
+    worker.kill()
+    assert worker.migration.state == State.COPYING
+    # The next worker goes on behind it.
+    assert checkpoint == worker.migration.copied_up_to_bytes == SEGMENT_BYTES
+    return worker.migration
 
 
 #: The name of the other host, and where it serves volumes.

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -18,9 +19,9 @@ from backends.drivers.base import Driver
 from backends.drivers.ports import Port
 from backends.drivers.types import KIB
 from migrations_app import journal, lease, segments, steps
-from migrations_app.copying import blocks, digests, engine
 from migrations_app.saga.step import Step
 from migrations_app.states import State, may_follow
+from tests.copying.ports import small_blocks
 
 _JOURNAL = ("started", "done", "failed", "decide_undo", "undo_started", "undone", "undo_failed")
 _PORT = ("write", "zero", "flush", "close")
@@ -138,11 +139,10 @@ BLOCK = 64 * KIB
 SEGMENT = 4 * BLOCK
 
 
-def use_small_segments(patch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def small_segments() -> Iterator[None]:
     """Let volumes of a megabyte have several segments and checkpoints."""
-    for module in (digests, blocks, engine):
-        patch.setattr(module, "BLOCK_BYTES", BLOCK)
-    for module in (digests, blocks, segments, steps):
-        patch.setattr(module, "SEGMENT_BYTES", SEGMENT)
-    digests.zero_block_digest.cache_clear()
-    digests.zero_segment_digest.cache_clear()
+    with small_blocks(BLOCK, SEGMENT), pytest.MonkeyPatch.context() as patch:
+        for module in (segments, steps):
+            patch.setattr(module, "SEGMENT_BYTES", SEGMENT)
+        yield

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from pathlib import Path
 
 import pytest
 
 from backends import services as inventory
-from backends.drivers.types import MIB
 from backends.models import Volume
 from migrations_app import services, worker
+from migrations_app.copying import engine
 from migrations_app.errors import NotNow
 from migrations_app.models import JournalEntry, VolumeMigration
 from migrations_app.services import Options, Truth
 from migrations_app.states import State
 from tests.conftest import digest, object_path
+from tests.integration.boundaries import BLOCK, small_segments
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -72,8 +74,18 @@ def test_queued_migration_pauses_at_once_and_goes_on_when_resumed(volume, actor,
     assert JournalEntry.objects.filter(migration=migration, kind="wish").count() == 2
 
 
+@pytest.fixture
+def few_at_once():
+    with small_segments():
+        yield
+
+
+@pytest.mark.usefixtures("few_at_once")
 def test_running_copy_pauses_at_a_checkpoint(two_backends, make_volume, actor, run_to_end, monkeypatch):
-    volume = make_volume(two_backends[0], size_bytes=200 * MIB)
+    # Full, and larger than what may be under way when the first segment is saved.
+    size_bytes = 4 * engine.THREADS * BLOCK
+    volume = make_volume(two_backends[0], size_bytes=size_bytes, filled=False)
+    object_path(volume).write_bytes(random.Random(1).randbytes(size_bytes))
     before = digest(object_path(volume))
     migration = services.request_migration(volume, "testhost@b", actor, COPY)
     from migrations_app import segments, steps

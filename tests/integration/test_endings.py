@@ -19,7 +19,7 @@ from backends.drivers.fake import FakeStore
 from backends.models import Volume
 from migrations_app import lease as leases
 from migrations_app import segments, services, steps, worker
-from migrations_app.copying import digests, read_behind
+from migrations_app.copying import read_behind
 from migrations_app.journal import DatabaseJournal
 from migrations_app.lease import Lease
 from migrations_app.models import JournalEntry, VolumeMigration
@@ -30,22 +30,20 @@ from migrations_app.steps import STEPS
 from migrations_app.work import Run
 from tests.conftest import digest, object_path
 from tests.faults import CutWrites, FaultPlan, FaultyDriver, Raise
-from tests.integration.boundaries import SEGMENT, Killed, use_small_segments
+from tests.integration.boundaries import SEGMENT, Killed, small_segments
 
 pytestmark = pytest.mark.django_db(transaction=True)
 COPY = Options(force_host_copy=True)
 
 
 @pytest.fixture(autouse=True)
-def small_segments(monkeypatch, settings):
+def quick_checkpoints(monkeypatch, settings):
     settings.VOLMIG_CHECKPOINT_SECONDS = 0
     settings.VOLMIG_RETRY_SECONDS = 0
     # The worker that is simulated to be dead is this process.
     monkeypatch.setattr(leases, "is_dead", lambda owner: True)
-    use_small_segments(monkeypatch)
-    yield
-    digests.zero_block_digest.cache_clear()
-    digests.zero_segment_digest.cache_clear()
+    with small_segments():
+        yield
 
 
 @pytest.fixture

@@ -22,14 +22,14 @@ from django.db import connection
 
 from backends.drivers.errors import ConnectionLost, CorruptData, NoSpace, TimedOut
 from migrations_app import lease, services, steps, worker
-from migrations_app.copying import digests, read_behind
+from migrations_app.copying import read_behind
 from migrations_app.copying.read_behind import ReadBehind
 from migrations_app.errors import NotNow
 from migrations_app.models import JournalEntry, VolumeMigration
 from migrations_app.services import Options
 from migrations_app.states import State
 from tests.conftest import digest, object_path
-from tests.integration.boundaries import BLOCK, SEGMENT, Boundaries, Killed, use_small_segments
+from tests.integration.boundaries import BLOCK, SEGMENT, Boundaries, Killed, small_segments
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
 
@@ -156,7 +156,6 @@ def ground(request, directories, make_backend, make_volume, actor, monkeypatch, 
     settings.VOLMIG_RETRY_SECONDS = 0
     # The process that is simulated to be dead is this one.
     monkeypatch.setattr(lease, "is_dead", lambda owner: True)
-    use_small_segments(monkeypatch)
     # Never, or always and at once, so that the boundaries are the same each time.
     is_read_behind = READ_BEHIND in getattr(getattr(request.node, "callspec", None), "params", {}).values()
     monkeypatch.setattr(read_behind, "SLOW_SOURCE_SHARE", 0.0 if is_read_behind else math.inf)
@@ -164,14 +163,12 @@ def ground(request, directories, make_backend, make_volume, actor, monkeypatch, 
     boundaries = Boundaries()
     boundaries.watch(monkeypatch)
     counted: Counter = Counter()
-    yield Ground(boundaries, make_volume, backends, actor, counted)
+    with small_segments():
+        yield Ground(boundaries, make_volume, backends, actor, counted)
     request.node.user_properties.append(("faults", [connection.vendor, dict(counted)]))
     logging.getLogger("migrations_app").setLevel(logging.INFO)
     if connection.vendor == "sqlite":
         connection.cursor().execute("PRAGMA synchronous=FULL")
-    monkeypatch.undo()
-    digests.zero_block_digest.cache_clear()
-    digests.zero_segment_digest.cache_clear()
 
 
 def _raise(error: BaseException):

@@ -43,8 +43,8 @@ def migrate(site: AdminSite, request: HttpRequest) -> HttpResponse:
         return redirect(changelist)
     form = OptionsForm(request.POST or None, may_skip=request.user.has_perm(_SKIP_PERMISSION))
     is_valid = form.is_valid() if form.is_bound else False
-    force = is_valid and form.cleaned_data["force_host_copy"]
-    sections = [_section(request, volume, force) for volume in volumes]
+    options = form.options() if is_valid else services.Options()
+    sections = [_section(request, volume, options) for volume in volumes]
     if "for_all" in request.POST:
         _choose_for_all(sections, request.POST.get("all_destination", ""))
     elif is_valid and "start" in request.POST:
@@ -83,10 +83,8 @@ def _as_uuid(text: str) -> uuid.UUID | None:
         return None
 
 
-def _section(request: HttpRequest, volume: Volume, force_host_copy: bool) -> Section:
-    section = Section(
-        volume, services.destinations(volume, services.Options(force_host_copy=force_host_copy))
-    )
+def _section(request: HttpRequest, volume: Volume, options: services.Options) -> Section:
+    section = Section(volume, services.destinations(volume, options))
     asked = request.POST.get(section.field, "")
     if asked:
         # What no longer fits stays chosen, so that the service can say why.

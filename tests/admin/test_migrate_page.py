@@ -180,6 +180,9 @@ def test_the_review_reckons_with_the_limit(site: Client, volume: Volume) -> None
     limit = allocated / 1800 / MIB
     data = choice(volume, review="1", force_host_copy="on", limit=f"{limit:.6f}")
     assert ", which takes about 1 h." in text_of(site.post(form_of(volume), data))
+    del data["review"]
+    # Back in the form as well.
+    assert ">about 1 h<" in text_of(site.post(form_of(volume), data))
 
 
 def test_the_review_shows_refusals_with_all_reasons(site: Client, volume: Volume) -> None:

@@ -32,12 +32,17 @@ def share(migration_id: UUID) -> int | None:
     row = VolumeMigration.objects.values(
         "bandwidth_bytes_per_second", *_SIDES, *(f"{side}__max_bandwidth_bytes_per_second" for side in _SIDES)
     ).get(pk=migration_id)
-    limits = [row["bandwidth_bytes_per_second"]]
+    limits: list[int | None] = [row["bandwidth_bytes_per_second"]]
     for side in _SIDES:
         limit = row[f"{side}__max_bandwidth_bytes_per_second"]
         limits.append(limit and limit // _count_moving(row[side], migration_id))
-    smallest = min((limit for limit in limits if limit is not None), default=None)
-    return None if smallest is None else max(smallest, _FLOOR_BYTES_PER_SECOND)
+    return smallest(*limits)
+
+
+def smallest(*limits: int | None) -> int | None:
+    """Return the limit that is kept where all of these are set, never less than 64 KiB per second; `None` for none."""
+    found = min((limit for limit in limits if limit is not None), default=None)
+    return None if found is None else max(found, _FLOOR_BYTES_PER_SECOND)
 
 
 def _count_moving(backend_id: int, migration_id: UUID) -> int:

@@ -16,7 +16,7 @@ from backends.drivers.errors import BadOptions
 from backends.drivers.registry import driver_class
 from backends.drivers.types import Declined
 from backends.models import Pool, Volume
-from migrations_app import hosts
+from migrations_app import bandwidth, hosts
 from migrations_app.models import GENERIC, VolumeMigration
 from migrations_app.scheduler.types import PoolView, StorageFacts, VolumeView
 from migrations_app.states import State
@@ -97,7 +97,7 @@ def pool_view(pool: Pool, reserved: Reserved, addresses: Mapping[str, str]) -> P
         active_migrations=reserved.migrations,
         worker_is_up=backend.host in addresses,
         storage_address=addresses.get(backend.host, ""),
-        max_bandwidth_bytes_per_second=backend.max_bandwidth_bytes_per_second,
+        max_bandwidth_bytes_per_second=bandwidth.smallest(backend.max_bandwidth_bytes_per_second),
     )
 
 

@@ -11,7 +11,7 @@ from django.conf import settings
 
 from backends import services as inventory
 from backends.models import Volume
-from migrations_app import views_of_rows
+from migrations_app import bandwidth, views_of_rows
 from migrations_app.errors import Busy, NoValidPool, UnknownDestination
 from migrations_app.models import GENERIC, VolumeMigration
 from migrations_app.scheduler import filters, verdicts
@@ -113,12 +113,13 @@ def move_request(volume: Volume, options: Options, facts: Any = None) -> MoveReq
     if volume.locked_by_migration:
         # Who uses it is the migration's own worker: nobody should be told to end that.
         facts = replace(facts, usage=())
-    limits = (options.bandwidth_bytes_per_second, volume.pool.backend.max_bandwidth_bytes_per_second)
     return MoveRequest(
         volume=views_of_rows.volume_view(volume, facts),
         force_host_copy=options.force_host_copy,
         copy_bytes_per_second=measured_copy_speed(),
-        bandwidth_bytes_per_second=min(filter(None, limits), default=None),
+        bandwidth_bytes_per_second=bandwidth.smallest(
+            options.bandwidth_bytes_per_second, volume.pool.backend.max_bandwidth_bytes_per_second
+        ),
         is_verified=options.verify != VolumeMigration.Verify.NONE,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
@@ -11,13 +12,14 @@ from django.test import Client
 from django.urls import reverse
 
 from backends import services as inventory
-from backends.drivers.types import MIB
+from backends.drivers.types import KIB, MIB
 from backends.models import Backend, Volume
 from migrations_app import services
 from migrations_app.errors import Busy, RequestRefused, UnknownDestination
 from migrations_app.models import VolumeMigration
 from migrations_app.scheduler.types import Category, Reason
 from tests.admin.conftest import text_of
+from tests.conftest import object_path
 
 LIST = "/admin/backends/volume/"
 B = "testhost@b#main"
@@ -173,12 +175,16 @@ def test_the_review_says_what_will_happen_and_starts_nothing(site: Client, volum
     assert not VolumeMigration.objects.exists()
 
 
-def test_the_review_reckons_with_the_limit(site: Client, volume: Volume) -> None:
-    allocated = inventory.inspect_volume(volume).allocated_bytes
-    assert allocated
-    # The copy takes half an hour, and reading it back another one.
-    limit = allocated / 1800 / MIB
-    data = choice(volume, review="1", force_host_copy="on", limit=f"{limit:.6f}")
+@pytest.mark.parametrize("limit", ["0.0625", "0.001"])
+def test_the_review_reckons_with_the_limit(
+    site: Client, two_backends: tuple[Backend, Backend], make_volume: Callable[..., Volume], limit: str
+) -> None:
+    # At 64 KiB per second, the lowest limit that is kept, the copy takes half an hour, and reading it back another one.
+    size_bytes = 1800 * 64 * KIB
+    volume = make_volume(two_backends[0], size_bytes=size_bytes, filled=False)
+    with object_path(volume).open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, size_bytes)
+    data = choice(volume, review="1", force_host_copy="on", limit=limit)
     assert ", which takes about 1 h." in text_of(site.post(form_of(volume), data))
     del data["review"]
     # Back in the form as well.

@@ -26,7 +26,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """`runs` lie in data extents, and there is at least one."""
+    """`runs` lie in data extents; a segment without any costs next to nothing."""
 
     index: int
     offset: int
@@ -34,22 +34,13 @@ class Segment:
     runs: tuple[Extent, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class EmptySegment:
-    """A segment without any data."""
-
-    index: int
-    offset: int
-    length: int
-
-
-def cut_into_segments(port: Port, first_segment: int, end_segment: int) -> Iterator[Segment | EmptySegment]:
-    """Yield the segments in order; those without any data are told apart, whole volumes of holes cost little."""
+def cut_into_segments(port: Port, first_segment: int, end_segment: int) -> Iterator[Segment]:
+    """Yield the segments in order, those without any data as well."""
     for index in range(first_segment, end_segment):
         offset = index * SEGMENT_BYTES
         length = min(SEGMENT_BYTES, port.size_bytes - offset)
         runs = tuple(e for e in port.extents(offset, length) if e.kind is ExtentKind.DATA)
-        yield Segment(index, offset, length, runs) if runs else EmptySegment(index, offset, length)
+        yield Segment(index, offset, length, runs)
 
 
 def cut_into_blocks(segment: Segment, has_room: bool) -> Iterator[Block]:

@@ -21,15 +21,7 @@ from dataclasses import dataclass, field
 
 from backends.drivers.ports import Extent, ExtentKind, Port
 from backends.drivers.types import KIB, MIB
-from migrations_app.copying.blocks import (
-    Block,
-    EmptySegment,
-    Segment,
-    cut_into_blocks,
-    cut_into_segments,
-    gaps,
-    joined,
-)
+from migrations_app.copying.blocks import Block, Segment, cut_into_blocks, cut_into_segments, gaps, joined
 from migrations_app.copying.buffers import Buffers, data_runs
 from migrations_app.copying.digests import (
     BLOCK_BYTES,
@@ -215,7 +207,7 @@ class _Writer:
 
 def _run_pass(
     source: Port,
-    segments: Iterable[Segment | EmptySegment],
+    segments: Iterable[Segment],
     guards: Guards,
     checkpoint: Checkpoint,
     writer: _Writer | None,
@@ -248,14 +240,15 @@ def _run_pass(
 
 
 def _submit(
-    item: Segment | EmptySegment,
+    item: Segment,
     guards: Guards,
     collector: _Collector,
     writer: _Writer | None,
     start: Callable[[Block], Future[_BlockResult]],
 ) -> bool:
     """Hand one segment to the threads; false when the pass is to stop here."""
-    if isinstance(item, EmptySegment):
+    if not item.runs:
+        # Whole volumes of holes cost little.
         if collector.must_stop():
             return False
         if writer is not None:
@@ -311,7 +304,7 @@ def _process_block(block: Block, source: Port, writer: _Writer | None, buffers: 
 
 
 #: What is collected in order: blocks, under way or without anything to do, and the segments that end there.
-_Item = Future[_BlockResult] | _BlockResult | Segment | EmptySegment
+_Item = Future[_BlockResult] | _BlockResult | Segment
 
 
 class _Collector:
@@ -335,7 +328,7 @@ class _Collector:
         self._saved_at = time.monotonic()
         self._is_stopped = False
         #: The oldest block when it was last looked at, since when it is that, and when a stall was told last.
-        self._oldest: _Item | None = None
+        self._oldest: Future[_BlockResult] | None = None
         self._oldest_since = self._told_at = self._saved_at
         self.in_flight = 0
 
@@ -377,7 +370,7 @@ class _Collector:
         self.in_flight -= isinstance(item, Future)
         if isinstance(result, _BlockResult):
             self._take_block(result)
-        elif isinstance(result, EmptySegment):
+        elif not result.runs:
             self._unsaved.append(SegmentResult(result.index, zero_segment_digest(result.length), 0, 0))
         else:
             self._unsaved.append(

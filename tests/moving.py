@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 from collections.abc import Callable
 
@@ -44,6 +45,18 @@ def new_volume(backend: Backend, name: str, size_bytes: int = SIZE_BYTES, pool: 
                 port.write(offset, memoryview(content))
             port.flush()
     return volume
+
+
+def write_random(volume: Volume, lengths: dict[int, int]) -> None:
+    """Write so many random bytes at each offset; whole pieces of 4 MiB."""
+    pool = volume.pool
+    with inventory.make_driver(pool.backend) as driver:
+        driver.check()
+        with driver.open(pool.name, volume.object_name, OpenMode.WRITE) as port:
+            for offset, length in lengths.items():
+                for at in range(offset, offset + length, 4 * MIB):
+                    port.write(at, memoryview(os.urandom(4 * MIB)))
+            port.flush()
 
 
 def digest_of(volume: Volume) -> str:

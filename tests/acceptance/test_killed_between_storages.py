@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from backends import services as inventory
-from backends.drivers.types import MIB, OpenMode
+from backends.drivers.types import MIB
 from backends.models import Backend, Volume
 from migrations_app import services
 from migrations_app.models import JournalEntry, VolumeMigration
@@ -61,12 +61,7 @@ def make(tmp_path, request):
 def full_volume(backend: Backend, pool: str) -> Volume:
     place = backend.pools.get(name=pool)
     volume = inventory.create_volume("vol", SIZE, place)
-    with inventory.make_driver(backend) as driver:
-        driver.check()
-        with driver.open(pool, volume.object_name, OpenMode.WRITE) as port:
-            for offset in range(0, SIZE, 8 * MIB):
-                port.write(offset, memoryview(os.urandom(8 * MIB)))
-            port.flush()
+    moving.write_random(volume, {0: SIZE})
     return volume
 
 

@@ -13,7 +13,7 @@ import os
 import pytest
 
 from backends import services as inventory
-from backends.drivers.types import MIB, OpenMode
+from backends.drivers.types import MIB
 from backends.models import Volume
 from migrations_app import services
 from migrations_app.copying.digests import SEGMENT_BYTES
@@ -167,7 +167,7 @@ def test_copy_between_both_goes_on_after_kill_9(
 ):
     here, there = make(source, "one"), make(destination, "two")
     volume = inventory.create_volume("vol", SEGMENT_BYTES + 60 * MIB, here.pools.get())
-    write(volume, {0: 4 * MIB, SEGMENT_BYTES: 60 * MIB})
+    moving.write_random(volume, {0: 4 * MIB, SEGMENT_BYTES: 60 * MIB})
     before = moving.digest_of(volume)
     # A thick volume is read from end to end.  The second segment takes a quarter of a minute.
     options = Options(bandwidth_bytes_per_second=4 * MIB, delete_source=True)
@@ -178,19 +178,6 @@ def test_copy_between_both_goes_on_after_kill_9(
     assert moving.names_on(there) == {volume.object_name}
     inventory.delete_volume(volume)
     assert moving.names_on(there) == volumes_left() == set()
-
-
-def write(volume: Volume, lengths: dict[int, int]) -> None:
-    """Write so many random bytes at each offset."""
-    pool = volume.pool
-    with (
-        inventory.make_driver(pool.backend) as driver,
-        driver.open(pool.name, volume.object_name, OpenMode.WRITE) as port,
-    ):
-        for offset, length in lengths.items():
-            for at in range(offset, offset + length, 4 * MIB):
-                port.write(at, memoryview(os.urandom(4 * MIB)))
-        port.flush()
 
 
 def allocated(volume) -> int:
